@@ -502,7 +502,7 @@ func (c *Client) decoder() *decoder {
 }
 
 func (c *Client) keep(d *decoder) {
-	d.body.from = nil
+	d.release()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.decoders) < keptDecoders {
