@@ -1,0 +1,609 @@
+// Command edges_exporter follows the runs of an Edges workspace and exposes
+// exact metrics of them to Prometheus.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	kitlog "github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+	slogkit "github.com/tjhop/slog-gokit"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/edges-exporter/edges_exporter/collector"
+	"github.com/edges-exporter/edges_exporter/edges"
+	"github.com/edges-exporter/edges_exporter/edges/simulator"
+)
+
+const name = "edges_exporter"
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is an error of the command line or of what it names.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program: it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	app, o := flags(stdout, stderr)
+	exited := -1
+	app.Terminate(func(code int) {
+		if exited < 0 {
+			exited = code
+		}
+	})
+	command, err := app.Parse(args)
+	if exited >= 0 { // --help and --version are done by now
+		return exited
+	}
+	if err != nil {
+		err = usageError{fmt.Errorf("%w (%s --help lists the flags)", err, name)}
+	} else {
+		err = o.execute(ctx, command, stdout, newLogger(stderr, o.logLevel, o.logFormat))
+	}
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+	if errors.As(err, &usageError{}) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// options are the values of the flags.
+type options struct {
+	url, keyFile, workspace string
+	perMinute               int
+	timeout, retention      model.Duration
+	interval, overlap       model.Duration
+	auditInterval           model.Duration
+	storage                 string
+	zeroHold                model.Duration
+	maxActions, problemRuns int
+	native                  bool
+	listen                  []string
+	webConfig, metricsPath  string
+	pprof                   bool
+	logLevel, logFormat     string
+
+	simulator simulatorOptions
+	healthURL string
+
+	// given tells which flags were set, where demo has another default.
+	given struct{ storage, interval, overlap, zeroHold bool }
+}
+
+type simulatorOptions struct {
+	listen, plan, key string
+	seed              uint64
+	history           model.Duration
+	runsPerDay        float64
+	historyPerDay     float64
+	late              model.Duration
+	hints             bool
+	troubles          []string
+}
+
+// flags describes the command line.
+func flags(stdout, stderr io.Writer) (*kingpin.Application, *options) {
+	o := &options{}
+	app := kingpin.New(name, "Exact Prometheus metrics of the runs of an Edges workspace.").
+		UsageWriter(stdout).ErrorWriter(stderr).DefaultEnvars().Version(version.Print(name))
+	app.HelpFlag.Short('h')
+
+	app.Flag("edges.url", "Base URL of the Edges API.").Default("https://api.edges.run/v1").StringVar(&o.url)
+	app.Flag("edges.api-key-file", "File that holds the API key; a changed file is picked up without a restart. Without it the key comes from the environment variable EDGES_API_KEY.").StringVar(&o.keyFile)
+	app.Flag("edges.workspace", "Value of the workspace label.").Default("default").StringVar(&o.workspace)
+	app.Flag("edges.max-requests-per-minute", "Request budget: no more requests than this in any 60 seconds.").Default("15").IntVar(&o.perMinute)
+	app.Flag("edges.timeout", "How long one request may take.").Default("30s").SetValue(&o.timeout)
+	app.Flag("edges.retention", "Age at which runs leave the API, and so the gauges.").Default("90d").SetValue(&o.retention)
+	app.Flag("poll.interval", "Time between two polls.").Default("15s").IsSetByUser(&o.given.interval).SetValue(&o.interval)
+	app.Flag("poll.overlap", "How late a run may turn up in the list after its updated_at.").Default("30s").IsSetByUser(&o.given.overlap).SetValue(&o.overlap)
+	app.Flag("poll.audit-interval", "How long a run in flight may go unconfirmed before it is read again by its uid.").Default("15m").SetValue(&o.auditInterval)
+	app.Flag("storage.path", "Folder of the store. Empty: a temporary one, nothing survives.").Default("data").IsSetByUser(&o.given.storage).StringVar(&o.storage)
+	app.Flag("metrics.zero-hold", "How long a new series is shown at 0, so that increase() sees its first event; at least the scrape interval.").Default("30s").IsSetByUser(&o.given.zeroHold).SetValue(&o.zeroHold)
+	app.Flag("metrics.max-actions", "Most values of the action label; what comes beyond is \"other\".").Default("500").IntVar(&o.maxActions)
+	app.Flag("metrics.problem-runs", "Most series of edges_run_problem_timestamp_seconds.").Default("20").IntVar(&o.problemRuns)
+	app.Flag("metrics.native-histograms", "Add native histograms to the classic ones, for scrapes in the protobuf format.").Default("true").BoolVar(&o.native)
+	app.Flag("web.listen-address", "Address to listen on; may be repeated.").Default(":10253").StringsVar(&o.listen)
+	app.Flag("web.config.file", "Configuration file for TLS and basic auth, see the exporter-toolkit's documentation.").StringVar(&o.webConfig)
+	app.Flag("web.telemetry-path", "Path of the metrics.").Default("/metrics").StringVar(&o.metricsPath)
+	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&o.pprof)
+	app.Flag("log.level", "Least level of what is logged.").Default("info").EnumVar(&o.logLevel, "debug", "info", "warn", "error")
+	app.Flag("log.format", "Format of the log.").Default("logfmt").EnumVar(&o.logFormat, "logfmt", "json")
+
+	s := &o.simulator
+	app.Flag("simulator.listen-address", "demo and simulate: address of the simulated workspace.").Default("localhost:10254").StringVar(&s.listen)
+	app.Flag("simulator.api-key", "simulate: the key that the workspace takes.").Default(simulator.DefaultAPIKey).StringVar(&s.key)
+	app.Flag("simulator.seed", "demo and simulate: where all that is random comes from.").Default("1").Uint64Var(&s.seed)
+	app.Flag("simulator.plan", "demo and simulate: plan whose rate limit holds (trial, bronze, silver, gold, platinum, diamond, titanium, unlimited).").Default("unlimited").StringVar(&s.plan)
+	app.Flag("simulator.history", "demo and simulate: how much past the workspace has.").Default("90d").SetValue(&s.history)
+	app.Flag("simulator.history-runs-per-day", "demo and simulate: runs on an average day of the past.").Default(fmt.Sprint(simulator.DefaultHistoryRunsPerDay)).Float64Var(&s.historyPerDay)
+	app.Flag("simulator.runs-per-day", "demo and simulate: runs on an average day from now on.").Default(fmt.Sprint(simulator.DefaultRunsPerDay)).Float64Var(&s.runsPerDay)
+	app.Flag("simulator.late-commits", "demo and simulate: how late a tenth of the changes become visible.").Default("0s").SetValue(&s.late)
+	app.Flag("simulator.rate-limit-hints", "demo and simulate: send Retry-After and X-RateLimit-Limit.").BoolVar(&s.hints)
+	app.Flag("simulator.trouble", "demo and simulate: trouble from the start, such as failed:linkedin-extract-people:share=0.9:after=1m:for=10m; may be repeated.").StringsVar(&s.troubles)
+
+	app.Command("serve", "Follow a workspace and serve its metrics.").Default()
+	app.Command("demo", "Serve the metrics of a simulated workspace: no API key needed.")
+	app.Command("simulate", "Serve the API of a simulated workspace.")
+	health := app.Command("healthcheck", "Exit with 0 if an exporter answers that it is healthy; for containers.")
+	health.Arg("url", "What to ask.").Default("http://localhost:10253/-/healthy").StringVar(&o.healthURL)
+	return app, o
+}
+
+// newLogger makes the one logger of the process: go-kit/log writes the lines,
+// the rest of the code speaks slog.
+func newLogger(w io.Writer, level, format string) *slog.Logger {
+	out := kitlog.NewLogfmtLogger(kitlog.NewSyncWriter(w))
+	if format == "json" {
+		out = kitlog.NewJSONLogger(kitlog.NewSyncWriter(w))
+	}
+	var least slog.Level
+	if err := least.UnmarshalText([]byte(level)); err != nil {
+		least = slog.LevelInfo
+	}
+	return slog.New(slogkit.NewGoKitHandler(out, least))
+}
+
+func (o *options) execute(ctx context.Context, command string, stdout io.Writer, log *slog.Logger) error {
+	if err := o.check(); err != nil {
+		return usageError{err}
+	}
+	switch command {
+	case "demo":
+		return o.demo(ctx, stdout, log)
+	case "simulate":
+		return o.simulate(ctx, stdout, log)
+	case "healthcheck":
+		return healthcheck(ctx, o.healthURL)
+	}
+	return o.serve(ctx, log)
+}
+
+// check refuses values that make no sense.
+func (o *options) check() error {
+	for flag, d := range map[string]model.Duration{
+		"edges.timeout": o.timeout, "edges.retention": o.retention,
+		"poll.interval": o.interval, "poll.audit-interval": o.auditInterval,
+	} {
+		if d <= 0 {
+			return fmt.Errorf("--%s must be more than 0", flag)
+		}
+	}
+	for flag, n := range map[string]int{
+		"edges.max-requests-per-minute": o.perMinute, "metrics.max-actions": o.maxActions,
+	} {
+		if n < 1 {
+			return fmt.Errorf("--%s must be at least 1, not %d", flag, n)
+		}
+	}
+	switch {
+	case o.maxActions > 50_000:
+		return fmt.Errorf("--metrics.max-actions must be at most 50000, not %d", o.maxActions)
+	case o.problemRuns < 0 || o.problemRuns > 1000:
+		return fmt.Errorf("--metrics.problem-runs must be from 0 to 1000, not %d", o.problemRuns)
+	case o.workspace == "" || len(o.workspace) > 128:
+		return errors.New("--edges.workspace must have 1 to 128 bytes")
+	case !strings.HasPrefix(o.metricsPath, "/") || o.metricsPath == "/" || strings.HasPrefix(o.metricsPath, "/-/"):
+		return fmt.Errorf("--web.telemetry-path must begin with / and be neither / nor below /-/, not %q", o.metricsPath)
+	}
+	if err := web.Validate(o.webConfig); err != nil {
+		return fmt.Errorf("--web.config.file: %w", err)
+	}
+	return nil
+}
+
+// serve runs the exporter for a real workspace.
+func (o *options) serve(ctx context.Context, log *slog.Logger) error {
+	key, err := o.key(log)
+	if err != nil {
+		return usageError{err}
+	}
+	return o.export(ctx, key, log, nil)
+}
+
+// key finds where the API key comes from.
+func (o *options) key(log *slog.Logger) (func() (string, error), error) {
+	if o.keyFile != "" {
+		return edges.KeyFile(o.keyFile, log)
+	}
+	if key := strings.TrimSpace(os.Getenv("EDGES_API_KEY")); key != "" {
+		return edges.FixedKey(key), nil
+	}
+	return nil, errors.New("no API key: set EDGES_API_KEY or --edges.api-key-file, or try the demo command, which needs none")
+}
+
+// export runs an exporter until ctx ends. begin, if given, is called with the
+// collector before the first regular poll.
+func (o *options) export(ctx context.Context, key func() (string, error), log *slog.Logger, begin func(context.Context, *collector.Collector) error) (err error) {
+	listeners, err := listen(ctx, o.listen)
+	if err != nil {
+		return err
+	}
+	defer closeAll(listeners)
+	folder, cleanup, err := o.folder()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cleanup()) }()
+	budget, err := edges.NewBudget(o.perMinute, filepath.Join(folder, "budget"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, budget.Close()) }()
+	client, err := edges.NewClient(edges.Config{
+		URL: o.url, Key: key, Timeout: time.Duration(o.timeout), Budget: budget,
+		UserAgent: name + "/" + version.Version, Logger: log,
+	})
+	if err != nil {
+		return usageError{fmt.Errorf("--edges.url: %w", err)}
+	}
+	defer client.Close()
+	c, err := collector.New(collector.Config{
+		Client: client, Budget: budget, Workspace: o.workspace, StorePath: filepath.Join(folder, "edges.db"),
+		PollInterval: time.Duration(o.interval), PollOverlap: time.Duration(o.overlap),
+		AuditInterval: time.Duration(o.auditInterval), Retention: time.Duration(o.retention),
+		ZeroHold: time.Duration(o.zeroHold), MaxActions: o.maxActions, ProblemRuns: o.problemRuns,
+		NativeHistograms: o.native, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+
+	log.Info("starting", "version", version.Info(), "workspace", o.workspace, "url", client.String(), "storage", folder)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return o.listenAndServe(ctx, listeners, o.handler(c), log) })
+	group.Go(func() error {
+		if begin != nil {
+			if err := begin(ctx, c); err != nil {
+				return err
+			}
+		}
+		return c.Run(ctx)
+	})
+	err = group.Wait()
+	log.Info("stopped")
+	return err
+}
+
+// folder is where the store lies; without a --storage.path it is a new one
+// that cleanup removes.
+func (o *options) folder() (path string, cleanup func() error, err error) {
+	if o.storage != "" {
+		return o.storage, func() error { return nil }, os.MkdirAll(o.storage, 0o700)
+	}
+	path, err = os.MkdirTemp("", name+"-")
+	return path, func() error { return os.RemoveAll(path) }, err
+}
+
+// handler routes the exporter's pages.
+func (o *options) handler(c *collector.Collector) http.Handler {
+	own := prometheus.NewRegistry()
+	own.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		versioncollector.NewCollector(name),
+	)
+	mux := http.NewServeMux()
+	mux.Handle(o.metricsPath, c.Handler(own))
+	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "healthy")
+	})
+	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, _ *http.Request) {
+		if !c.Ready() {
+			http.Error(w, "not ready: no poll has succeeded yet", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	mux.HandleFunc("GET /{$}", o.landing(c))
+	if o.pprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+// landing is the page at /: links, and how the workspace is doing.
+func (o *options) landing(c *collector.Collector) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		page, err := web.NewLandingPage(web.LandingConfig{
+			Name: "Edges exporter", Description: "Exact metrics of the runs of an Edges workspace.",
+			Version: html.EscapeString(version.Info()), ExtraHTML: describe(c.State()), Profiling: fmt.Sprint(o.pprof),
+			Links: []web.LandingLinks{
+				{Address: o.metricsPath, Text: "Metrics"},
+				{Address: "/-/healthy", Text: "Health", Description: "the process lives"},
+				{Address: "/-/ready", Text: "Readiness", Description: "a poll has succeeded"},
+			},
+		})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		page.ServeHTTP(w, r)
+	}
+}
+
+// describe says in a few lines of HTML how a workspace is doing.
+func describe(s collector.State) string {
+	at := func(t time.Time) string {
+		if t.IsZero() {
+			return "never"
+		}
+		return t.UTC().Format("2006-01-02 15:04:05 UTC")
+	}
+	rows := [][2]string{{"Last successful poll", at(s.LastSuccess)}, {"In the numbers up to", at(s.Watermark)}}
+	if s.LastError != "" {
+		rows = append(rows, [2]string{"Last poll failed", s.LastError})
+	}
+	backfill := "still being read"
+	if s.BackfillComplete {
+		backfill = "all read"
+	}
+	rows = append(rows, [2]string{"Old runs", backfill}, [2]string{"Runs in the ledger", fmt.Sprint(s.Runs)})
+	for _, status := range slices.Sorted(maps.Keys(s.ByStatus)) {
+		rows = append(rows, [2]string{"of these " + status, fmt.Sprint(s.ByStatus[status])})
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "<h2>Workspace %s</h2><table>", html.EscapeString(s.Workspace))
+	for _, row := range rows {
+		fmt.Fprintf(&b, "<tr><td>%s</td><td>%s</td></tr>", html.EscapeString(row[0]), html.EscapeString(row[1]))
+	}
+	b.WriteString("</table>")
+	return b.String()
+}
+
+// listen opens the listeners first, so that an address in use is said before
+// anything else happens.
+func listen(ctx context.Context, addresses []string) ([]net.Listener, error) {
+	var out []net.Listener
+	for _, address := range addresses {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			closeAll(out)
+			return nil, fmt.Errorf("--web.listen-address: %w", err)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		_ = l.Close() // closed by the server already, in the good case
+	}
+}
+
+// shutdownTime is how long requests may go on after a signal.
+const shutdownTime = 3 * time.Second
+
+// listenAndServe serves until ctx ends.
+func (o *options) listenAndServe(ctx context.Context, listeners []net.Listener, handler http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      2 * time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		defer cancel()
+		err := server.Shutdown(end)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = server.Close()
+		}
+		stopped <- err
+	})
+	err := web.ServeMultiple(listeners, server, &web.FlagConfig{
+		WebListenAddresses: &o.listen, WebSystemdSocket: new(bool), WebConfigFile: &o.webConfig,
+	}, log)
+	if stop() {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return <-stopped
+}
+
+// healthcheck asks an exporter whether it is healthy.
+func healthcheck(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return usageError{err}
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, answer.Status)
+	}
+	return nil
+}
+
+// workspace makes the simulated workspace.
+func (o *options) simulated(clock simulator.Clock, log *slog.Logger) (*simulator.Workspace, error) {
+	s := &o.simulator
+	config := simulator.Config{
+		Seed: s.seed, APIKey: s.key, Plan: s.plan, RateLimitHints: s.hints, Clock: clock,
+		History: orNone(float64(s.history), time.Duration(s.history)), RunsPerDay: orNone(s.runsPerDay, s.runsPerDay),
+		HistoryRunsPerDay: orNone(s.historyPerDay, s.historyPerDay), WarmUp: simulator.DefaultWarmUp,
+		LateCommitMax: time.Duration(s.late), Logger: log,
+	}
+	if s.late > 0 {
+		config.LateCommitShare = 0.1
+	}
+	for _, text := range s.troubles {
+		trouble, err := simulator.ParseTrouble(text)
+		if err != nil {
+			return nil, fmt.Errorf("--simulator.trouble: %w", err)
+		}
+		config.Troubles = append(config.Troubles, trouble)
+	}
+	w, err := simulator.New(config)
+	if err != nil {
+		return nil, fmt.Errorf("simulated workspace: %w", err)
+	}
+	return w, nil
+}
+
+// orNone is v, or the simulator's word for nothing where the flag is 0.
+func orNone[T time.Duration | float64](flag float64, v T) T {
+	if flag == 0 {
+		return simulator.None
+	}
+	return v
+}
+
+// simulate serves a simulated workspace by itself.
+func (o *options) simulate(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
+	w, err := o.simulated(nil, log)
+	if err != nil {
+		return usageError{err}
+	}
+	listeners, err := listen(ctx, []string{o.simulator.listen})
+	if err != nil {
+		return err
+	}
+	defer closeAll(listeners)
+	base := "http://" + listeners[0].Addr().String()
+	fmt.Fprintf(stdout, `An Edges workspace is simulated at %[1]s
+  its runs:   curl -H 'X-API-Key: %[2]s' '%[1]s/v1/runs?sort=-updated_at'
+  exporter:   EDGES_API_KEY=%[2]s %[3]s --edges.url=%[1]s/v1
+  trouble:    %[1]s/simulator/ says what can go wrong, and how
+`, base, o.simulator.key, name)
+	return o.listenAndServe(ctx, listeners, w, log)
+}
+
+// demoPast is how much of the simulated workspace's life the demo lives through
+// before it shows itself, so that the counters have something to show.
+const demoPast = 15 * time.Minute
+
+// demo serves the metrics of a simulated workspace.
+func (o *options) demo(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
+	o.demoDefaults()
+	clock := simulator.NewRealClock(-demoPast)
+	w, err := o.simulated(clock, log)
+	if err != nil {
+		return usageError{err}
+	}
+	listeners, err := listen(ctx, []string{o.simulator.listen})
+	if err != nil {
+		return err
+	}
+	defer closeAll(listeners)
+	base := "http://" + listeners[0].Addr().String()
+	o.url = base + "/v1"
+	begin := func(ctx context.Context, c *collector.Collector) error {
+		if err := settle(ctx, c); err != nil {
+			return err
+		}
+		clock.Advance(demoPast)
+		if err := settle(ctx, c); err != nil {
+			return err
+		}
+		o.greet(stdout, base)
+		return nil
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		quiet := *o
+		quiet.webConfig = "" // it is the exporter's
+		return quiet.listenAndServe(ctx, listeners, w, log)
+	})
+	group.Go(func() error { return o.export(ctx, edges.FixedKey(o.simulator.key), log, begin) })
+	return group.Wait()
+}
+
+// demoDefaults sets what a demo has otherwise than an exporter, unless told.
+func (o *options) demoDefaults() {
+	set := func(given bool, to *model.Duration, d time.Duration) {
+		if !given {
+			*to = model.Duration(d)
+		}
+	}
+	set(o.given.interval, &o.interval, 2*time.Second)
+	set(o.given.overlap, &o.overlap, 5*time.Second)
+	set(o.given.zeroHold, &o.zeroHold, time.Second)
+	if !o.given.storage {
+		o.storage = ""
+	}
+	o.perMinute = max(o.perMinute, 6000)
+	if o.simulator.plan != "unlimited" {
+		o.perMinute = 15
+	}
+}
+
+// settle polls until everything there is has been read.
+func settle(ctx context.Context, c *collector.Collector) error {
+	for ctx.Err() == nil {
+		if err := c.Poll(ctx); errors.Is(err, collector.ErrStore) {
+			return err
+		}
+		if s := c.State(); s.Up && s.BackfillComplete {
+			break
+		}
+	}
+	return nil
+}
+
+func (o *options) greet(stdout io.Writer, simulator string) {
+	host := o.listen[0]
+	if strings.HasPrefix(host, ":") {
+		host = "localhost" + host
+	}
+	fmt.Fprintf(stdout, `
+The demo is running: a simulated Edges workspace, and an exporter that follows it.
+  metrics     http://%[1]s%[2]s
+  overview    http://%[1]s/
+  workspace   %[3]s/simulator/
+
+Try:
+  curl -s http://%[1]s%[2]s | grep '^edges_runs{'
+  curl -d 'failed:linkedin-extract-people:share=0.9:for=5m:error=LIMIT_REACHED' %[3]s/simulator/trouble
+
+Stop it with Ctrl-C; nothing of it stays.
+`, host, o.metricsPath, simulator)
+}
