@@ -77,7 +77,10 @@ func (d *decoder) page(body io.Reader, maxBytes int64) ([]Run, error) {
 	if err := rows.Err(); err != nil {
 		return nil, d.failure(err)
 	}
-	return runs, d.end()
+	if err := d.end(); err != nil {
+		return nil, err
+	}
+	return runs, nil
 }
 
 // single reads an answer that is one run.
@@ -92,7 +95,10 @@ func (d *decoder) single(body io.Reader, maxBytes int64) (Run, error) {
 	if run.Defect == DefectNotObject {
 		return Run{}, fmt.Errorf("%w: not an object", ErrMalformed)
 	}
-	return run, d.end()
+	if err := d.end(); err != nil {
+		return Run{}, err
+	}
+	return run, nil
 }
 
 // start reads the body if it is small, and the first part of it if not.
@@ -138,6 +144,10 @@ func (d *decoder) failure(err error) error {
 		return d.body.err
 	case d.body.err != nil:
 		return fmt.Errorf("%w: %w", ErrMalformed, d.body.err)
+	}
+	// The JSON decoder wraps its error once for every level of nesting.
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
 	}
 	return fmt.Errorf("%w: %w", ErrMalformed, err)
 }
