@@ -27,6 +27,10 @@ func (w *Workspace) controlRoutes() {
 		})
 	}
 	w.mux.HandleFunc("GET /simulator/{$}", w.controlPage)
+	w.mux.Handle("GET /{$}", http.RedirectHandler("/simulator/", http.StatusSeeOther))
+	w.mux.HandleFunc("/simulator/", func(rw http.ResponseWriter, _ *http.Request) {
+		http.Error(rw, "there is no such thing: GET /simulator/ says what there is", http.StatusNotFound)
+	})
 	handle("GET /simulator/state", func(*http.Request) (any, error) { return w.State(), nil })
 	w.mux.HandleFunc("GET /simulator/truth", w.controlTruth)
 	handle("GET /simulator/trouble", func(*http.Request) (any, error) { return w.Troubles(), nil })

@@ -96,7 +96,7 @@ func (w *Workspace) planArrival(source int, after int64) {
 			return
 		}
 		t = next
-		if s.rng.Float64()*busiest < s.action.busyAt(w.local(int64(t))) {
+		if s.rng.Float64()*busiest < w.busy(s.action, int64(t)) {
 			w.agenda.push(event{at: int64(t) + 1, kind: eventArrive, source: source})
 			return
 		}
@@ -173,13 +173,10 @@ func (w *Workspace) arrive(source int, at int64) {
 	if w.trouble(KindQuiet, a.name, at) != nil {
 		launches = 0
 	} else if t := w.trouble(KindBurst, a.name, at); t != nil {
-		launches = int(t.Factor)
-		if s.rng.Float64() < t.Factor-math.Floor(t.Factor) {
-			launches++
-		}
+		launches = int(t.Factor + unit(mix(w.seed^uint64(at))))
 	}
-	// The same is drawn whatever the trouble, so that life goes on as it would
-	// have gone without it.
+	// The same is drawn from the source whatever the trouble, so that life goes
+	// on as it would have gone without it.
 	live := s.rng.Float64() < a.live/(a.live+(1-a.live-a.scheduled)/a.batch)
 	n := 1
 	if !live {

@@ -1,6 +1,9 @@
 package simulator
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // ranking is a set of runs in the order of cmp, with access by position. It is
 // a plain slice: nearly every change takes a run from near the end and puts it
@@ -37,6 +40,18 @@ func (k *ranking) insert(r *run) {
 	k.items = append(k.items, nil)
 	copy(k.items[i+1:], k.items[i:])
 	k.items[i] = r
+}
+
+// insertAll puts many runs in at once.
+func (k *ranking) insertAll(runs []*run) {
+	if len(runs) < 100 {
+		for _, r := range runs {
+			k.insert(r)
+		}
+		return
+	}
+	k.items = append(k.items, runs...)
+	slices.SortFunc(k.items[k.head:], k.cmp)
 }
 
 // remove takes r out; it must still have the keys that it was inserted with.

@@ -31,8 +31,14 @@ func busy(t time.Time) float64 {
 	return v / (rhythmMean * (5 + 2*weekend) / 7)
 }
 
-// busyAt is busy for an action that follows people's day only in part.
-func (a *action) busyAt(t time.Time) float64 { return a.steady + (1-a.steady)*busy(t) }
+// busy is the same for an action, which may follow people's day only in part,
+// in a workspace, which may have no rhythm at all.
+func (w *Workspace) busy(a *action, at int64) float64 {
+	if w.config.NoRhythm {
+		return 1
+	}
+	return a.steady + (1-a.steady)*busy(w.local(at))
+}
 
 // officeTime moves t to a time at which somebody works: as it is on a working
 // day between 8 and 19 o'clock, else to the next morning.

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -75,9 +76,15 @@ func (w *Workspace) PutAll(all []Run) []string {
 	defer w.mu.Unlock()
 	w.catchUp()
 	uids := make([]string, len(all))
+	w.bulk = true
 	for i, x := range all {
+		if w.byUID[x.UID] != nil {
+			w.rank() // it may be one of these
+		}
 		uids[i] = w.put(x)
 	}
+	w.bulk = false
+	w.rank()
 	return uids
 }
 
@@ -225,7 +232,7 @@ func (w *Workspace) inOrder() iter.Seq[*run] {
 	for _, r := range w.byUID {
 		all = append(all, r)
 	}
-	slices.SortFunc(all, func(a, b *run) int { return int(a.ord) - int(b.ord) })
+	slices.SortFunc(all, func(a, b *run) int { return cmp.Compare(a.ord, b.ord) })
 	return slices.Values(all)
 }
 

@@ -471,7 +471,7 @@ func (w *Workspace) trouble(k Kind, action string, at int64) *Trouble {
 // hit reports whether a trouble befalls a run: always the same answer for the
 // same two.
 func (w *Workspace) hit(t *Trouble, r *run) bool {
-	return unit(mix(w.seed^r.key^uint64(t.ID)<<56)) < t.Share
+	return unit(mix(w.seed^r.key^mix(uint64(t.ID)))) < t.Share
 }
 
 // doom returns how trouble makes a run end, if it does.

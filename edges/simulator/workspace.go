@@ -79,6 +79,9 @@ type Config struct {
 	// NullsFirst lets runs without updated_at stand before all others in
 	// -updated_at, as some databases do; else created_at stands in.
 	NullsFirst bool
+	// NoRhythm makes all hours of the week alike, so that there is as much to
+	// see at night as by day. Schedules keep their times.
+	NoRhythm bool
 	// SyncEvery is how often all runs that have ended since are stamped with
 	// synced_at, and a new updated_at, in one millisecond. 0 for never.
 	SyncEvery time.Duration
@@ -132,6 +135,8 @@ type Workspace struct {
 	byUID     map[string]*run
 	byUpdated ranking // of the runs that are visible
 	byCreated ranking
+	bulk      bool // runs that are shown go to unranked first
+	unranked  []*run
 	nextID    int64
 	lastOrd   uint64
 	puts      uint64
@@ -286,6 +291,7 @@ func (w *Workspace) advance(until int64) {
 			break
 		}
 		w.now = max(w.now, e.at)
+		w.retire()
 		w.happen(e)
 	}
 	w.now = until
@@ -293,7 +299,8 @@ func (w *Workspace) advance(until int64) {
 	w.endTroubles()
 }
 
-// retire takes out the runs that are past retention.
+// retire takes out the runs that are past retention. It has its turn before
+// every event, or what happens to a very old run would depend on who asks when.
 func (w *Workspace) retire() {
 	for w.byCreated.len() > 0 {
 		r := w.byCreated.at(0)
@@ -432,6 +439,10 @@ func (w *Workspace) publish(r *run, content *row) {
 
 func (w *Workspace) show(r *run, content *row) {
 	r.shown = content
+	if w.bulk {
+		w.unranked = append(w.unranked, r)
+		return
+	}
 	w.byUpdated.insert(r)
 	w.byCreated.insert(r)
 }
@@ -443,6 +454,13 @@ func (w *Workspace) hide(r *run) {
 	w.byUpdated.remove(r)
 	w.byCreated.remove(r)
 	r.shown = nil
+}
+
+// rank puts the runs that were shown in bulk into their places.
+func (w *Workspace) rank() {
+	w.byUpdated.insertAll(w.unranked)
+	w.byCreated.insertAll(w.unranked)
+	w.unranked = nil
 }
 
 // drop removes a run for good.
