@@ -15,49 +15,53 @@ func action() *board {
 	}
 
 	b.section("How is it doing?")
-	b.add(endedTotal().stat(4, 4, nil))
+	b.add(endedTotal().stat(4, 4, single))
 	b.add(successNow().stat(4, 4, nil))
-	b.add(failedTotal().stat(4, 4, nil))
+	b.add(failedTotal().stat(4, 4, single))
 	b.add(blockedNow().stat(4, 4, nil))
-	b.add(p95Total().stat(4, 4, nil))
-	b.add(outputsTotal().stat(4, 4, nil))
+	b.add(p95Total().stat(4, 4, single))
+	b.add(outputsTotal().stat(4, 4, single))
 	b.add(endsByStatus().timeseries(12, 9, stacked))
-	b.add(shareByAction().timeseries(12, 9, ranked))
+	b.add(successByAction().timeseries(12, 9, all(named, high)))
 	b.add(sideBySide().table(24, 8, "Ended"))
 
 	b.section("Which errors, which runs?")
-	b.add(errorsOverTime().timeseries(12, 9, all(stacked, ranked)))
-	b.add(errorsTable().table(12, 9, "Times"))
+	b.add(errorsOverTime().timeseries(10, 9, all(named, stacked)))
+	b.add(errorsTable().table(14, 9, "Times"))
 	b.add(latestProblems().table(24, 9, "When"))
 
 	b.section("How long does it take?")
-	b.add(durationPercentiles("Run duration").timeseries(12, 9, nil))
+	b.add(durationPercentiles().timeseries(12, 9, logarithmic))
 	b.add(durationHeatmap().heatmap(12, 9))
-	b.add(p95ByAction().timeseries(12, 9, ranked))
-	b.add(queuePercentiles().timeseries(12, 9, nil))
+	b.add(p95ByAction().timeseries(12, 9, all(named, logarithmic)))
+	b.add(queuePercentiles().timeseries(12, 9, logarithmic))
 
 	b.section("Does the way of launching matter?")
-	b.add(endsByMode().timeseries(8, 8, nil))
-	b.add(shareByMode().timeseries(8, 8, nil))
-	b.add(p95ByMode().timeseries(8, 8, nil))
+	b.add(endsByMode().timeseries(8, 9, nil))
+	b.add(shareByMode().timeseries(8, 9, high))
+	b.add(p95ByMode().timeseries(8, 9, logarithmic))
 
 	b.section("This range against the same range a week before")
 	for _, p := range againstLastWeek() {
-		b.add(p.timeseries(12, 8, nil))
+		style := all()
+		if p.unit == unitShare {
+			style = high
+		}
+		b.add(p.timeseries(12, 8, style))
 	}
 
 	b.section("What is under way, what comes out?")
 	b.add(underWay().timeseries(12, 8, stacked))
-	b.add(oldestByAction().timeseries(12, 8, ranked))
-	b.add(outputsByAction().timeseries(12, 8, ranked))
-	b.add(retriesByAction().timeseries(12, 8, ranked))
+	b.add(oldestByAction().timeseries(12, 8, named))
+	b.add(outputsByAction().timeseries(12, 8, named))
+	b.add(retriesByAction().timeseries(12, 8, all(named, calm)))
 	return b
 }
 
 func endedTotal() panel {
 	return panel{
 		title: "Runs ended", about: "Runs that ended in this range, however they ended, estimated by increase(). Good: as many as usual.",
-		unit: unitCount, empty: noRuns, decimals: number(0),
+		unit: unitNumber, empty: noRuns, decimals: number(0),
 		queries: []query{{expr: total("", perStatus, transitions(ended), "")}},
 	}
 }
@@ -73,17 +77,18 @@ func p95Total() panel {
 func outputsTotal() panel {
 	return panel{
 		title: "Results", about: "Results that runs produced in this range, estimated by increase(). Good: as many as usual for the runs that ended.",
-		unit: unitCount, empty: noRuns, decimals: number(0),
+		unit: unitNumber, empty: noRuns, decimals: number(0),
 		queries: []query{{expr: total("", perPair, where("edges_run_outputs_total", ofRuns), "")}},
 	}
 }
 
-// shareByAction draws the ten actions with the most ended runs.
-func shareByAction() panel {
+// successByAction draws the ten actions with the most ended runs.
+func successByAction() panel {
 	p := successOverTime("action")
 	p.title = "What share of each action's runs succeeds?"
 	p.about += " The ten busiest of the chosen actions."
-	p.queries[0].expr = busiest(p.queries[0].expr, transitions(ended), perStatus)
+	p.queries[0].expr = busiest("action", p.queries[0].expr, transitions(ended), perStatus)
+	p.queries[0].step, p.queries[1].step = sparse, sparse
 	return p
 }
 
@@ -91,28 +96,29 @@ func sideBySide() panel {
 	perRun := total("action", perPair, where("edges_run_outputs_total", ofRuns), "") +
 		"\n/\n(" + total("action", perStatus, transitions(ended), "") + " > 0)"
 	return byActionTable(panel{
-		title: "Side by side, and against the same range a week before", about: "The chosen actions in this range; the columns that say before are the same range one week earlier and stay empty until there is data from then. Success leaves STOPPED runs out. Good: each column near its neighbour from before.",
-		unit: unitCount, empty: noRuns, decimals: number(0),
+		title: "Side by side, and against the same range a week before", about: "The chosen actions in this range; the columns that say before are the same range one week earlier and stay empty until there is data from then. Success counts SUCCEEDED and PARTIAL_SUCCEEDED against FAILED and INVALID. Good: each column near its neighbour from before.",
+		unit: unitNumber, empty: noRuns, decimals: number(0),
 	}, []column{
-		{"Ended", total("action", perStatus, transitions(ended), ""), nil},
-		{"Ended before", total("action", perStatus, transitions(ended), before), nil},
-		{"Success", successShare("action", whole, ""), share()},
-		{"Success before", successShare("action", whole, before), share()},
-		{"p50", quantile("0.5", "action", perStatus, durations(), whole, ""), duration()},
-		{"p95", quantile("0.95", "action", perStatus, durations(), whole, ""), duration()},
-		{"p95 before", quantile("0.95", "action", perStatus, durations(), whole, before), duration()},
-		{"Queue p95", quantile("0.95", "action", perPair, queueTimes(), whole, ""), duration()},
-		{"Results per run", perRun, []dashboard.DynamicConfigValue{property("decimals", 1)}},
-		{"Retries", total("action", perPair, where("edges_run_retries_total", ofRuns), ""), nil},
+		{"Ended", total("action", perStatus, transitions(ended), ""), width(75)},
+		{"Ended before", total("action", perStatus, transitions(ended), before), width(115)},
+		{"Success", successShare("action", whole, ""), append(width(85), share()...)},
+		{"Success before", successShare("action", whole, before), append(width(130), share()...)},
+		{"p50", quantile("0.5", "action", perStatus, durations(), whole, ""), append(width(85), duration()...)},
+		{"p95", quantile("0.95", "action", perStatus, durations(), whole, ""), append(width(85), duration()...)},
+		{"p95 before", quantile("0.95", "action", perStatus, durations(), whole, before), append(width(100), duration()...)},
+		{"Queue p95", quantile("0.95", "action", perPair, queueTimes(), whole, ""), append(width(100), duration()...)},
+		{"Results / run", perRun, append(width(115), property("decimals", 1))},
+		{"Retries", total("action", perPair, where("edges_run_retries_total", ofRuns), ""), width(80)},
 	})
 }
 
 func errorsOverTime() panel {
+	errors := where("edges_run_errors_total", ofRuns)
 	return panel{
-		title: "Which errors, and when? (per minute)", about: "Entries into FAILED, BLOCKED, INVALID and PARTIAL_SUCCEEDED, per minute, by the label of the run's last error. Good: low and familiar; one label that grows alone is one cause.",
+		title: "Which errors, and when? (per minute)", about: "Entries into FAILED, BLOCKED, INVALID and PARTIAL_SUCCEEDED, per minute, by the label of the run's last error; the ten most frequent. Good: low and familiar; one label that grows alone is one cause.",
 		unit: unitCount, empty: noneSeen,
 		queries: []query{{
-			expr:   perMinute("error", perError, where("edges_run_errors_total", ofRuns), "") + " > 0",
+			expr:   busiest("error", perMinute("error", perError, errors, ""), errors, perError),
 			legend: "{{error}}", step: coarse, exemplars: true,
 		}},
 	}
@@ -121,7 +127,7 @@ func errorsOverTime() panel {
 func errorsTable() panel {
 	return panel{
 		title: "Which errors, by action?", about: "How often runs entered a problem status with which error in this range, most frequent first; at most 100 rows. Good: short.",
-		unit: unitCount, empty: noneSeen, decimals: number(0),
+		unit: unitNumber, empty: noneSeen, decimals: number(0),
 		queries: []query{{
 			expr:   "topk(100, " + total("action, status, error", perError, where("edges_run_errors_total", ofRuns), "") + " >= 0.5)",
 			format: prometheus.PromQueryFormatTable,
@@ -132,8 +138,10 @@ func errorsTable() panel {
 			"renameByName":  map[string]string{"Value": "Times", "action": "Action", "status": "Status", "error": "Error"},
 		}}},
 		overrides: []override{
-			byName("Status", property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
-			byName("Times", property("custom.width", 80)),
+			byName("Error", property("custom.minWidth", 135)),
+			byName("Status", property("custom.width", 160), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
+			byName("Action", property("custom.minWidth", 180)),
+			byName("Times", property("custom.width", 70)),
 			actionCell("Action"),
 		},
 	}
@@ -144,8 +152,8 @@ func p95ByAction() panel {
 		title: "How long do the runs of each action take? (p95)", about: "19 of 20 runs took less than this; the ten busiest of the chosen actions. Good: level lines.",
 		unit: unitSeconds, empty: noRuns,
 		queries: []query{{
-			expr:   busiest(quantile("0.95", "action", perStatus, durations(), window, ""), transitions(ended), perStatus),
-			legend: "{{action}}", step: coarse, exemplars: true,
+			expr:   busiest("action", quantile("0.95", "action", perStatus, durations(), window, ""), transitions(ended), perStatus),
+			legend: "{{action}}", step: sparse, exemplars: true,
 		}},
 	}
 }
@@ -156,16 +164,17 @@ func endsByMode() panel {
 		unit: unitCount, empty: noRuns,
 		queries: []query{{
 			expr:   perMinute("mode", perStatus, transitions(ended), ""),
-			legend: "{{mode}}", step: coarse, exemplars: true,
+			legend: "{{mode}}", step: sparse, exemplars: true,
 		}},
-		overrides: modeStyles(),
+		overrides: byMode(),
 	}
 }
 
 func shareByMode() panel {
 	p := successOverTime("mode")
 	p.title = "Success share, by mode"
-	p.overrides = append(p.overrides, modeStyles()...)
+	p.queries[0].step, p.queries[1].step = sparse, sparse
+	p.overrides = append(p.overrides, byMode()...)
 	return p
 }
 
@@ -175,9 +184,9 @@ func p95ByMode() panel {
 		unit: unitSeconds, empty: noRuns,
 		queries: []query{{
 			expr:   quantile("0.95", "mode", perStatus, durations(), window, ""),
-			legend: "{{mode}}", step: coarse, exemplars: true,
+			legend: "{{mode}}", step: sparse, exemplars: true,
 		}},
-		overrides: modeStyles(),
+		overrides: byMode(),
 	}
 }
 
@@ -198,7 +207,7 @@ func againstLastWeek() []panel {
 		}
 	}
 	outputs := where("edges_run_outputs_total", ofRuns)
-	ratio := ask("Success share", "SUCCEEDED among the runs that ended, STOPPED left out.", unitShare, func(shift string) string {
+	ratio := ask("Success share", "SUCCEEDED and PARTIAL_SUCCEEDED among those and the FAILED and INVALID ones.", unitShare, func(shift string) string {
 		return successShare("", window, shift)
 	})
 	ratio.max = number(1)
@@ -234,7 +243,7 @@ func oldestByAction() panel {
 		title: "How old is each action's oldest run under way?", about: "For how long the action's oldest CREATED, QUEUED or RUNNING run has been in its status; the ten busiest of the chosen actions. Good: it falls back again and again; a line that climbs without end is a stuck run.",
 		unit: unitSeconds, empty: "no run was under way in this range",
 		queries: []query{{
-			expr:   busiest("max by (action) (time() - "+oldest+")", transitions(ended), perStatus),
+			expr:   busiest("action", "max by (action) (time() - "+oldest+")", transitions(ended), perStatus),
 			legend: "{{action}}", step: fine,
 		}},
 	}
@@ -246,8 +255,8 @@ func outputsByAction() panel {
 		title: "How many results does each action produce? (per minute)", about: "Results per minute of the ten chosen actions that produce the most. Good: as usual for the hour; an action that goes on succeeding while this falls succeeds empty.",
 		unit: unitCount, empty: noRuns,
 		queries: []query{{
-			expr:   busiest(perMinute("action", perPair, outputs, ""), outputs, perPair),
-			legend: "{{action}}", step: coarse,
+			expr:   busiest("action", perMinute("action", perPair, outputs, ""), outputs, perPair),
+			legend: "{{action}}", step: sparse,
 		}},
 	}
 }
@@ -258,8 +267,8 @@ func retriesByAction() panel {
 		title: "How often does Edges retry? (per minute)", about: "Retries that Edges made by itself, per minute, of the ten chosen actions with the most. Good: few; many retries are failures that do not show yet.",
 		unit: unitCount, empty: "no retries in this range",
 		queries: []query{{
-			expr:   busiest(perMinute("action", perPair, retries, ""), retries, perPair),
-			legend: "{{action}}", step: coarse,
+			expr:   busiest("action", perMinute("action", perPair, retries, ""), retries, perPair),
+			legend: "{{action}}", step: sparse,
 		}},
 	}
 }

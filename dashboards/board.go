@@ -194,7 +194,7 @@ func objective() dashboard.VariableModel {
 }
 
 // defaultObjective is the objective that the alerts ship with.
-const defaultObjective = "0.95"
+const defaultObjective = "0.9"
 
 // links lead to the other dashboards, with the time and the choices taken along.
 func links() []dashboard.DashboardLink {

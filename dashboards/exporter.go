@@ -15,36 +15,36 @@ func exporter() *board {
 	}
 
 	b.section("Can the numbers be trusted?")
-	b.add(pollsWell().stat(4, 4, nil))
-	b.add(dataAge().stat(4, 4, nil))
-	b.add(backfillDone().stat(4, 4, nil))
-	b.add(budgetUsedNow().stat(4, 4, nil))
-	b.add(skippedTotal().stat(4, 4, nil))
-	b.add(version().stat(4, 4, nil))
-	b.add(watermarkAge().timeseries(12, 8, all(line, byLine)))
+	b.add(pollsWell().stat(4, 4, single))
+	b.add(dataAge().stat(4, 4, single))
+	b.add(backfillDone().stat(4, 4, single))
+	b.add(budgetUsedNow().stat(4, 4, single))
+	b.add(skippedTotal().stat(4, 4, single))
+	b.add(version().stat(4, 4, text))
+	b.add(watermarkAge().timeseries(12, 8, all(line, shaded)))
 	b.add(pollResults().timeseries(12, 8, nil))
 
 	b.section("What does Edges answer, and what of the quota is used?")
-	b.add(budgetUsed().timeseries(12, 8, byLine))
-	b.add(requestsByCode().timeseries(12, 8, all(stacked, ranked)))
+	b.add(budgetUsed().timeseries(12, 8, shaded))
+	b.add(requestsByCode().timeseries(12, 8, stacked))
 	b.add(requestPercentiles().timeseries(12, 8, nil))
-	b.add(throttled().timeseries(12, 8, byLine))
+	b.add(throttled().timeseries(12, 8, all(shaded, calm)))
 
 	b.section("How far is the reading?")
 	b.add(pollPercentiles().timeseries(8, 8, nil))
-	b.add(backfill().timeseries(8, 8, byLine))
-	b.add(ledgerRuns().timeseries(8, 8, byLine))
-	b.add(ledgerSize().timeseries(8, 8, byLine))
-	b.add(corrections().timeseries(8, 8, nil))
-	b.add(skipped().timeseries(8, 8, nil))
+	b.add(backfill().states(8, 8))
+	b.add(ledgerRuns().timeseries(8, 8, shaded))
+	b.add(ledgerSize().timeseries(8, 8, shaded))
+	b.add(corrections().timeseries(8, 8, calm))
+	b.add(skipped().timeseries(8, 8, all(shaded, calm)))
 
 	b.section("How is the process?")
 	b.add(memory().timeseries(8, 8, nil))
-	b.add(cpu().timeseries(8, 8, byLine))
-	b.add(goroutines().timeseries(8, 8, byLine))
-	b.add(scrapeTime().timeseries(8, 8, byLine))
-	b.add(seriesCount().timeseries(8, 8, byLine))
-	b.add(files().timeseries(8, 8, byLine))
+	b.add(cpu().timeseries(8, 8, shaded))
+	b.add(goroutines().timeseries(8, 8, shaded))
+	b.add(scrapeTime().timeseries(8, 8, shaded))
+	b.add(seriesCount().timeseries(8, 8, shaded))
+	b.add(files().timeseries(8, 8, shaded))
 	return b
 }
 
@@ -71,9 +71,16 @@ func budgetShare() string {
 		"\n/\n" + follower("", where("edges_api_budget_requests_per_minute", ofWorkspace)) + " > 0"
 }
 
-// words shows values as words.
-func words(field string, options map[string]any) override {
-	return byName(field, property("mappings", []map[string]any{{"type": "value", "options": options}}))
+// words shows values as words, in their colours.
+func words(options map[string]any) []map[string]any {
+	return []map[string]any{{"type": "value", "options": options}}
+}
+
+func reading() []map[string]any {
+	return words(map[string]any{
+		"0": map[string]any{"text": "reading", "color": warning, "index": 0},
+		"1": map[string]any{"text": "complete", "color": good, "index": 1},
+	})
 }
 
 func pollsWell() panel {
@@ -82,10 +89,10 @@ func pollsWell() panel {
 		unit: unitCount, empty: notYet,
 		steps:   thresholds(bad, step{1, good}),
 		queries: []query{{expr: "min(" + where("edges_up", ofWorkspace) + ")", legend: "polls"}},
-		overrides: []override{words("polls", map[string]any{
+		overrides: []override{byName("polls", property("mappings", words(map[string]any{
 			"0": map[string]any{"text": "failing", "color": bad, "index": 0},
 			"1": map[string]any{"text": "ok", "color": good, "index": 1},
-		})},
+		})))},
 	}
 }
 
@@ -93,12 +100,9 @@ func backfillDone() panel {
 	return panel{
 		title: "Backfill", about: "Whether every run within retention has been read. Good: complete; while it is reading, gauges still lack old runs and counters are right already.",
 		unit: unitCount, empty: notYet,
-		steps:   thresholds(warning, step{1, good}),
-		queries: []query{{expr: "min(" + where("edges_backfill_complete", ofWorkspace) + ")", legend: "backfill"}},
-		overrides: []override{words("backfill", map[string]any{
-			"0": map[string]any{"text": "reading", "color": warning, "index": 0},
-			"1": map[string]any{"text": "complete", "color": good, "index": 1},
-		})},
+		steps:     thresholds(warning, step{1, good}),
+		queries:   []query{{expr: "min(" + where("edges_backfill_complete", ofWorkspace) + ")", legend: "backfill"}},
+		overrides: []override{byName("backfill", property("mappings", reading()))},
 	}
 }
 
@@ -164,6 +168,10 @@ func requestsByCode() panel {
 		title: "What does the API answer? (requests per minute)", about: "Requests by endpoint and HTTP status code; error is no answer at all. Good: nothing but 200. 401 is a bad key, 429 the rate limit, 5xx trouble at Edges.",
 		unit: unitCount, empty: notYet,
 		queries: []query{{expr: "60 * sum by (endpoint, code) (" + rateOf("edges_api_requests_total") + ") > 0", legend: "{{code}} {{endpoint}}", step: fine}},
+		overrides: []override{
+			byRegexp("^2.*", colored(neutral)), byRegexp("^[45].*", colored(bad)), byRegexp("^429.*", colored(warning)),
+			byRegexp("^error.*", colored(colorOf("INVALID"))),
+		},
 	}
 }
 
@@ -195,22 +203,24 @@ func throttled() panel {
 
 func pollPercentiles() panel {
 	return percentiles(panel{
-		title: "How long do polls take?", about: "Polls from start to commit, waiting for the budget included. Good: well under the poll's interval.",
+		title: "Poll duration", about: "Polls from start to commit, waiting for the budget included. Good: well under the poll's interval.",
 		unit: unitSeconds, empty: notYet,
 	}, "edges_poll_duration_seconds_bucket")
 }
 
 func backfill() panel {
 	return panel{
-		title: "Is the backfill complete?", about: "1 when every run within retention has been read, 0 while old pages are still being read. Good: 1.",
-		unit: unitCount, empty: notYet, decimals: number(0), min: number(0), max: number(1),
-		queries: []query{{expr: "min by (" + perFollower + ") (" + where("edges_backfill_complete", ofWorkspace) + ")", legend: followerLegend, step: fine}},
+		title: "Is the backfill complete?", about: "Whether every run within retention has been read. Good: complete, soon after the first start and ever after.",
+		unit: unitCount, empty: notYet, decimals: number(0),
+		steps:     thresholds(warning, step{1, good}),
+		queries:   []query{{expr: "min by (" + perFollower + ") (" + where("edges_backfill_complete", ofWorkspace) + ")", legend: followerLegend, step: fine}},
+		overrides: []override{byRegexp(".*", property("mappings", reading()))},
 	}
 }
 
 func ledgerRuns() panel {
 	return panel{
-		title: "How many runs does the ledger hold?", about: "Runs in each exporter's ledger. Good: it grows in a backfill, then changes slowly; exporters of one workspace agree.",
+		title: "Runs in the ledger", about: "Runs in each exporter's ledger. Good: it grows in a backfill, then changes slowly; exporters of one workspace agree.",
 		unit: unitCount, empty: notYet, decimals: number(0),
 		queries: []query{{expr: "max by (" + perFollower + ") (" + where("edges_ledger_runs", ofWorkspace) + ")", legend: followerLegend, step: fine}},
 	}
@@ -218,7 +228,7 @@ func ledgerRuns() panel {
 
 func ledgerSize() panel {
 	return panel{
-		title: "How large is the ledger?", about: "Size of the ledger's file. Good: level after the first weeks; it does not shrink by itself.",
+		title: "Size of the ledger", about: "Size of the ledger's file. Good: level after the first weeks; it does not shrink by itself.",
 		unit: unitBytes, empty: notYet,
 		queries: []query{{expr: "max by (" + perFollower + ") (" + where("edges_ledger_size_bytes", ofWorkspace) + ")", legend: followerLegend, step: fine}},
 	}
@@ -226,7 +236,7 @@ func ledgerSize() panel {
 
 func corrections() panel {
 	return panel{
-		title: "What did audits correct? (per minute)", about: "Runs under way of which an audit found what polls had missed: changed, or gone from the API. Good: close to 0.",
+		title: "Audit corrections / min", about: "Runs under way of which an audit found what polls had missed: changed, or gone from the API. Good: close to 0.",
 		unit: unitCount, empty: "no corrections in this range",
 		queries: []query{{expr: "60 * sum by (reason) (" + rateOf("edges_audit_corrections_total") + ")", legend: "{{reason}}", step: fine}},
 		overrides: []override{
@@ -237,7 +247,7 @@ func corrections() panel {
 
 func skipped() panel {
 	return panel{
-		title: "Which runs were skipped? (per minute)", about: "Runs that could not be understood, by reason; the log names each once. Good: 0.",
+		title: "Skipped runs / min", about: "Runs that could not be understood, by reason; the log names each once. Good: 0.",
 		unit: unitCount, empty: "none skipped in this range",
 		queries: []query{{expr: "60 * sum by (reason) (" + rateOf("edges_skipped_runs_total") + ")", legend: "{{reason}}", step: fine}},
 	}
@@ -273,12 +283,12 @@ func goroutines() panel {
 }
 
 func scrapeTime() panel {
-	return perProcess("How long do scrapes take?", "As Prometheus sees it. Good: milliseconds, since a scrape does no work of its own.", unitSeconds,
+	return perProcess("Scrape duration", "As Prometheus sees it. Good: milliseconds, since a scrape does no work of its own.", unitSeconds,
 		where("scrape_duration_seconds", ofProcess))
 }
 
 func seriesCount() panel {
-	return perProcess("How many samples does a scrape bring?", "Good: grows with the number of actions, not with the number of runs.", unitCount,
+	return perProcess("Samples per scrape", "Good: grows with the number of actions, not with the number of runs.", unitCount,
 		where("scrape_samples_scraped", ofProcess))
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/heatmap"
 	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
 	"github.com/grafana/grafana-foundation-sdk/go/stat"
+	"github.com/grafana/grafana-foundation-sdk/go/statetimeline"
 	"github.com/grafana/grafana-foundation-sdk/go/statushistory"
 	"github.com/grafana/grafana-foundation-sdk/go/table"
 	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
@@ -24,11 +25,13 @@ const (
 )
 
 // Steps below which a graph is not drawn finer. With the usual scrape interval
-// the first makes $__rate_interval 4 minutes, the second 8: few runs a minute
-// make shares and quantiles of shorter stretches jump about.
+// they make $__rate_interval 4, 8 and 20 minutes: few runs a minute make shares
+// and quantiles of shorter stretches jump about.
 const (
 	fine   = "1m"
 	coarse = "2m"
+	// sparse is for single actions, of which some run a few times an hour.
+	sparse = "5m"
 )
 
 // panel is what every panel has, whatever it draws.
@@ -77,7 +80,7 @@ func (p panel) timeseries(wide, high uint32, style func(*timeseries.PanelBuilder
 		SpanNulls(common.BoolOrFloat64{Bool: cog.ToPtr(false)}).
 		AxisBorderShow(false).AxisSoftMin(0).
 		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending)).
-		Legend(legend(common.LegendPlacementBottom, "", "lastNotNull", "max"))
+		Legend(legend())
 	if style != nil {
 		style(b)
 	}
@@ -90,15 +93,27 @@ func stacked(b *timeseries.PanelBuilder) {
 		FillOpacity(55).LineWidth(0.5)
 }
 
-// ranked puts the legend at the right, the largest last value first.
-func ranked(b *timeseries.PanelBuilder) {
-	byLine(b)
-	b.Legend(legend(common.LegendPlacementRight, "Last *", "lastNotNull", "max"))
+// logarithmic shows seconds and hours in one graph.
+func logarithmic(b *timeseries.PanelBuilder) {
+	b.FillOpacity(0).ScaleDistribution(common.NewScaleDistributionConfigBuilder().Type(common.ScaleDistributionLog).Log(10))
 }
 
-// byLine colours each series by its name, with the legend below.
-func byLine(b *timeseries.PanelBuilder) {
-	b.ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdPaletteClassicByName))
+// calm keeps a graph of nothing but zeros from being scaled to a hundred.
+func calm(b *timeseries.PanelBuilder) { b.AxisSoftMax(1) }
+
+// high begins the axis of a share where shares usually are.
+func high(b *timeseries.PanelBuilder) { b.AxisSoftMin(0.7).FillOpacity(0) }
+
+// named colours each series by its name, so that an action keeps its colour
+// from panel to panel. The colours are those of the reader's theme, of which
+// Grafana has some for colour-blind readers.
+func named(b *timeseries.PanelBuilder) {
+	b.FillOpacity(0).ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdPaletteClassicByName))
+}
+
+// shaded draws the series of a panel in shades of one colour.
+func shaded(b *timeseries.PanelBuilder) {
+	b.FillOpacity(0).ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdShades).FixedColor(neutral))
 }
 
 // line draws the thresholds into the graph.
@@ -135,8 +150,21 @@ func (p panel) stat(wide, high uint32, style func(*stat.PanelBuilder)) (placed, 
 	return p.finish(b, wide, high)
 }
 
-// withTrend draws the range behind the number; for queries over time.
-func withTrend(b *stat.PanelBuilder) { b.GraphMode(common.BigValueGraphModeArea) }
+// single gives a lone number the size that it has in the tiles beside it.
+func single(b *stat.PanelBuilder) {
+	b.Text(common.NewVizTextDisplayOptionsBuilder().ValueSize(32))
+}
+
+// pair gives two numbers the size that a lone one has.
+func pair(b *stat.PanelBuilder) {
+	b.Text(common.NewVizTextDisplayOptionsBuilder().TitleSize(12).ValueSize(30))
+}
+
+// text shows the series' name in place of its value.
+func text(b *stat.PanelBuilder) {
+	single(b)
+	b.TextMode(common.BigValueTextModeName)
+}
 
 // tiles shows name and number of each series, on the series' colour.
 func tiles(b *stat.PanelBuilder) {
@@ -144,7 +172,7 @@ func tiles(b *stat.PanelBuilder) {
 		TextMode(common.BigValueTextModeValueAndName).
 		JustifyMode(common.BigValueJustifyModeCenter).
 		Orientation(common.VizOrientationVertical).
-		Text(common.NewVizTextDisplayOptionsBuilder().TitleSize(12).ValueSize(26))
+		Text(common.NewVizTextDisplayOptionsBuilder().TitleSize(12).ValueSize(22))
 }
 
 func lastValue() *common.ReduceDataOptionsBuilder {
@@ -167,7 +195,8 @@ func (p panel) bars(wide, high uint32, color string) (placed, error) {
 		DisplayMode(common.BarGaugeDisplayModeBasic).ValueMode(common.BarGaugeValueModeText).
 		Orientation(common.VizOrientationHorizontal).
 		NamePlacement(common.BarGaugeNamePlacementLeft).ShowUnfilled(false).
-		Sizing(common.BarGaugeSizingManual).MinVizHeight(16).MaxVizHeight(26).
+		Sizing(common.BarGaugeSizingManual).MinVizHeight(16).MaxVizHeight(24).
+		Text(common.NewVizTextDisplayOptionsBuilder().TitleSize(12).ValueSize(14)).
 		ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdFixed).FixedColor(color)).
 		ReduceOptions(lastValue())
 	return p.finish(b, wide, high)
@@ -182,6 +211,17 @@ func (p panel) strips(wide, high uint32, scheme dashboard.FieldColorModeId) (pla
 		// More columns than this are too narrow to be drawn.
 		MaxDataPoints(90).
 		ColorScheme(dashboard.NewFieldColorBuilder().Mode(scheme)).
+		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeSingle)).
+		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(false).DisplayMode(common.LegendDisplayModeHidden).
+			Placement(common.LegendPlacementBottom))
+	return p.finish(b, wide, high)
+}
+
+// states shows what each series was, and from when to when.
+func (p panel) states(wide, high uint32) (placed, error) {
+	b := statetimeline.NewPanelBuilder().
+		ShowValue(common.VisibilityModeAuto).MergeValues(true).RowHeight(0.8).LineWidth(0).FillOpacity(70).
+		ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdThresholds)).
 		Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeSingle)).
 		Legend(common.NewVizLegendOptionsBuilder().ShowLegend(false).DisplayMode(common.LegendDisplayModeHidden).
 			Placement(common.LegendPlacementBottom))
@@ -229,7 +269,7 @@ func (p panel) finish(b cog.Builder[dashboard.Panel], wide, high uint32) (placed
 	}
 	for _, o := range p.overrides {
 		out.FieldConfig.Overrides = append(out.FieldConfig.Overrides, dashboard.DashboardFieldConfigSourceOverrides{
-			Matcher: dashboard.MatcherConfig{Id: "byName", Options: o.field}, Properties: o.properties,
+			Matcher: dashboard.MatcherConfig{Id: o.matcher, Options: o.match}, Properties: o.properties,
 		})
 	}
 

@@ -24,9 +24,10 @@ const (
 
 // Statuses by what they mean.
 const (
-	ended = "SUCCEEDED|PARTIAL_SUCCEEDED|FAILED|STOPPED|INVALID"
-	// judged are the ends that say something about success. Somebody stopped
-	// a STOPPED run, so it counts neither for nor against.
+	ended     = "SUCCEEDED|PARTIAL_SUCCEEDED|FAILED|STOPPED|INVALID"
+	succeeded = "SUCCEEDED|PARTIAL_SUCCEEDED"
+	// judged are the ends that say something about success, as for the alerts.
+	// Somebody stopped a STOPPED run, so it counts neither for nor against.
 	judged  = "SUCCEEDED|PARTIAL_SUCCEEDED|FAILED|INVALID"
 	waiting = "CREATED|QUEUED"
 )
@@ -85,7 +86,7 @@ func transitions(statuses string) string {
 	return where("edges_run_transitions_total", ofRuns, status(statuses))
 }
 
-// successShare is the share of SUCCEEDED among the runs whose end says
+// successShare is the share that did not fail of the runs whose end says
 // something; it has no value, rather than 0 or NaN, where none ended.
 func successShare(by, over, shift string) string {
 	f := "rate"
@@ -95,7 +96,7 @@ func successShare(by, over, shift string) string {
 	part := func(statuses string) string {
 		return sumBy(by, once(perStatus, fmt.Sprintf("%s(%s%s%s)", f, transitions(statuses), over, shift)))
 	}
-	return fmt.Sprintf("%s\n/\n(%s > 0)", part("SUCCEEDED"), part(judged))
+	return fmt.Sprintf("%s\n/\n(%s > 0)", part(succeeded), part(judged))
 }
 
 // quantile estimates from a histogram of runs; it has no value where nothing
@@ -119,12 +120,21 @@ func durations() string {
 
 func queueTimes() string { return where("edges_run_queue_duration_seconds_bucket", ofRuns) }
 
-// busiest keeps the ten actions with the most of what is counted, so that two
-// hundred actions do not make two hundred lines. The ten are the same all over
-// the range.
-func busiest(expr, selector, labels string) string {
-	return fmt.Sprintf("(%s)\nand on (action)\ntopk(10, %s > 0)", expr,
-		sumBy("action", once(labels, fmt.Sprintf("increase(%s%s)", selector, atEnd))))
+// busiest keeps the ten actions, errors or the like with the most of what is
+// counted, so that two hundred actions do not make two hundred lines. The ten
+// are the same all over the range.
+func busiest(by, expr, selector, labels string) string {
+	return fmt.Sprintf("(%s)\nand on (%s)\ntopk(10, %s > 0)", expr, by,
+		sumBy(by, once(labels, fmt.Sprintf("increase(%s%s)", selector, atEnd))))
+}
+
+// shareOf is the share of some statuses among others, by action; it has no
+// value where there are none of the others.
+func shareOf(some, others string) string {
+	part := func(statuses string) string {
+		return sumBy("action", once(perStatus, "rate("+transitions(statuses)+window+")"))
+	}
+	return fmt.Sprintf("%s\n/\n(%s > 0)", part(some), part(others))
 }
 
 // Firing alerts of this project. Some, such as that of a dead exporter, have no

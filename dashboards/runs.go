@@ -16,29 +16,29 @@ func runs() *board {
 	}
 
 	b.section("Are the runs well?")
-	b.add(alertsFiring().stat(4, 4, nil))
+	b.add(alertsFiring().stat(4, 4, single))
 	b.add(successNow().stat(4, 4, nil))
-	b.add(failedTotal().stat(4, 4, nil))
-	b.add(blockedNow().stat(4, 4, nil))
-	b.add(oldestWaiting().stat(4, 4, nil))
-	b.add(dataAge().stat(4, 4, nil))
-	b.add(statusNow().stat(24, 4, tiles))
+	b.add(failedTotal().stat(4, 4, single))
+	b.add(blockedNow().stat(4, 4, pair))
+	b.add(oldestWaiting().stat(4, 4, single))
+	b.add(dataAge().stat(4, 4, single))
+	b.add(statusNow().stat(24, 3, tiles))
 	b.add(endsByStatus().timeseries(12, 9, stacked))
-	b.add(successOverTime("").timeseries(12, 9, in(neutral)))
+	b.add(successOverTime("").timeseries(12, 9, all(in(neutral), high)))
 
 	b.section("Which action, which error, which runs?")
-	b.add(entriesByAction("Where do runs fail?", "FAILED").strips(12, 8, dashboard.FieldColorModeIdContinuousYlRd))
-	b.add(entriesByAction("Where are runs blocked?", "BLOCKED").strips(12, 8, dashboard.FieldColorModeIdContinuousBlPu))
+	b.add(shareByAction("Where do runs fail? (share FAILED)", "FAILED", ended).strips(12, 8, dashboard.FieldColorModeIdContinuousReds))
+	b.add(shareByAction("Where are runs blocked? (share BLOCKED)", "BLOCKED", ended+"|BLOCKED").strips(12, 8, dashboard.FieldColorModeIdContinuousPurples))
 	b.add(actionsTable().table(16, 10, "FAILED"))
 	b.add(errorTotals().bars(8, 10, neutral))
 	b.add(latestProblems().table(24, 10, "When"))
-	b.add(firingTable().table(24, 6, "Alert"))
+	b.add(firingTable().table(24, 5, "Alert"))
 
 	b.section("How long do runs take?")
-	b.add(durationPercentiles("Run duration").timeseries(12, 9, nil))
+	b.add(durationPercentiles().timeseries(12, 9, logarithmic))
 	b.add(durationHeatmap().heatmap(12, 9))
 	b.add(oldestByStatus().timeseries(12, 9, nil))
-	b.add(queuePercentiles().timeseries(12, 9, nil))
+	b.add(queuePercentiles().timeseries(12, 9, logarithmic))
 
 	b.section("What comes in, what comes out?")
 	b.add(createdAndEnded().timeseries(12, 8, nil))
@@ -49,7 +49,7 @@ func runs() *board {
 func alertsFiring() panel {
 	return panel{
 		title: "Alerts firing", about: "Firing alerts of the chosen workspaces and actions, and of their exporters. Good: 0. Needs the alert rules in Prometheus; without them this is always 0.",
-		unit: unitCount, empty: "0", decimals: number(0),
+		unit: unitNumber, empty: "0", decimals: number(0),
 		steps:   thresholds(good, step{1, bad}),
 		queries: []query{{expr: "count(" + alertsOfAction + ") or vector(0)"}},
 	}
@@ -57,21 +57,21 @@ func alertsFiring() panel {
 
 func successNow() panel {
 	return panel{
-		title: "Success share", about: "SUCCEEDED among the runs that ended in this range as SUCCEEDED, PARTIAL_SUCCEEDED, FAILED or INVALID; runs that somebody STOPPED are left out. Below it: how far that is above the chosen objective. Good: above 0.",
+		title: "Success", about: "Runs that ended in this range as SUCCEEDED or PARTIAL_SUCCEEDED, among those and the FAILED and INVALID ones; runs that somebody STOPPED are left out. The margin is how far that is above the chosen objective. Good: a margin above 0.",
 		unit: unitShare, empty: noRuns, decimals: number(1),
 		steps: thresholds(bad, step{0, good}),
 		queries: []query{
-			{expr: successShare("", whole, ""), legend: "succeeded"},
-			{expr: "(" + successShare("", whole, "") + ") - $objective", legend: "above objective"},
+			{expr: successShare("", whole, ""), legend: "share"},
+			{expr: "(" + successShare("", whole, "") + ") - $objective", legend: "margin"},
 		},
-		overrides: []override{byName("succeeded", colored(plain))},
+		overrides: []override{byName("share", colored(plain))},
 	}
 }
 
 func failedTotal() panel {
 	return panel{
 		title: "FAILED runs", about: "How often runs entered FAILED in this range, estimated by increase(). Good: none; what is usual depends on the action, so look at the share too.",
-		unit: unitCount, empty: noRuns, decimals: number(0),
+		unit: unitNumber, empty: noRuns, decimals: number(0),
 		steps:   thresholds(good, step{0.5, bad}),
 		queries: []query{{expr: total("", perStatus, transitions("FAILED"), "")}},
 	}
@@ -81,20 +81,20 @@ func blockedNow() panel {
 	blocked := now("", perStatus, where("edges_runs", ofRuns, status("BLOCKED")))
 	postponed := now("", perStatus, where("edges_runs_postponed", ofRuns, status("BLOCKED")))
 	return panel{
-		title: "BLOCKED now", about: "Runs that met something they cannot get past. Those that Edges will not retry by itself need a person: fix the cause, then resume them. Good: none.",
-		unit: unitCount, empty: noneNow, decimals: number(0),
+		title: "BLOCKED", about: "Runs that met something they cannot get past. Those that Edges will not retry by itself have to be resumed by hand, once the cause is gone. Good: none.",
+		unit: unitNumber, empty: noneNow, decimals: number(0),
 		steps: thresholds(good, step{1, colorOf("BLOCKED")}),
 		queries: []query{
-			{expr: blocked, legend: "blocked"},
-			{expr: blocked + "\n- (" + postponed + " or vector(0))", legend: "need a person"},
+			{expr: blocked, legend: "all"},
+			{expr: blocked + "\n- (" + postponed + " or vector(0))", legend: "by hand"},
 		},
 	}
 }
 
 func oldestWaiting() panel {
 	return panel{
-		title: "Oldest in queue", about: "For how long the longest waiting run has been CREATED or QUEUED. Good: about as long as usual; minutes, not hours.",
-		unit: unitSeconds, empty: noneNow,
+		title: "Queue age", about: "For how long the longest waiting run has been CREATED or QUEUED. Good: about as long as usual; minutes, not hours.",
+		unit: unitSeconds, empty: "none",
 		steps: thresholds(good, step{15 * 60, warning}, step{60 * 60, bad}),
 		queries: []query{{
 			expr: "time() - min(" + where("edges_run_oldest_timestamp_seconds", ofRuns, status(waiting)) + ")",
@@ -106,7 +106,7 @@ func oldestWaiting() panel {
 func dataAge() panel {
 	return panel{
 		title: "Data age", about: "Everything that happened up to this long ago is in these numbers, in the workspace that is furthest behind. Good: under a minute.",
-		unit: unitSeconds, empty: notYet,
+		unit: unitSeconds, empty: notYet, decimals: number(0),
 		steps: thresholds(good, step{2 * 60, warning}, step{10 * 60, bad}),
 		queries: []query{{
 			expr: "max(time() - max by (workspace) (" + where("edges_poll_watermark_timestamp_seconds", ofWorkspace) + "))",
@@ -117,9 +117,23 @@ func dataAge() panel {
 func statusNow() panel {
 	return panel{
 		title: "How many runs are in each status now?", about: "All runs that Edges still shows (90 days), by their present status. Good: few BLOCKED, and QUEUED and RUNNING that do not pile up. The colours are those of every other panel.",
-		unit: unitCount, empty: "no runs yet", decimals: number(0),
-		queries:   []query{{expr: now("status", perStatus, where("edges_runs", ofRuns)), legend: "{{status}}"}},
-		overrides: byStatus(),
+		unit: unitNumber, empty: "no runs yet", decimals: number(0),
+		queries:    []query{{expr: now("status", perStatus, where("edges_runs", ofRuns)), legend: "{{status}}"}},
+		transforms: inOrder(),
+		// The full word would make the names of all tiles too small to read.
+		overrides: append(byStatus(), byName("PARTIAL_SUCCEEDED", property("displayName", "PARTIAL"))),
+	}
+}
+
+// inOrder puts the statuses into the order in which a run meets them.
+func inOrder() []dashboard.DataTransformerConfig {
+	order := map[string]int{"Time": 0}
+	for i, s := range statusColors {
+		order[s.status] = i + 1
+	}
+	return []dashboard.DataTransformerConfig{
+		{Id: "joinByField", Options: map[string]any{"byField": "Time", "mode": "outer"}},
+		{Id: "organize", Options: map[string]any{"indexByName": order, "excludeByName": map[string]bool{}, "renameByName": map[string]string{}}},
 	}
 }
 
@@ -141,7 +155,7 @@ func successOverTime(by string) panel {
 		name = "{{" + by + "}}"
 	}
 	return panel{
-		title: "What share of the runs succeeds?", about: "SUCCEEDED among the runs that ended as SUCCEEDED, PARTIAL_SUCCEEDED, FAILED or INVALID, against the chosen objective. There is a gap where none ended. Good: above the dashed line.",
+		title: "What share of the runs succeeds?", about: "Runs that ended as SUCCEEDED or PARTIAL_SUCCEEDED, among those and the FAILED and INVALID ones, against the chosen objective. There is a gap where none ended. Good: above the dashed line.",
 		unit: unitShare, empty: noRuns, max: number(1),
 		queries: []query{
 			{expr: successShare(by, window, ""), legend: name, step: coarse},
@@ -151,13 +165,15 @@ func successOverTime(by string) panel {
 	}
 }
 
-func entriesByAction(title, status string) panel {
+// shareByAction is a share and no number of runs, so that a colour means the
+// same for busy actions and rare ones, in a quiet hour and in a bad one.
+func shareByAction(title, status, among string) panel {
 	return panel{
-		title: title + " (" + status + " per minute)", about: "How often runs entered " + status + ", per minute, in the ten actions with the most of it in this range; the stronger the colour, the more. Good: nothing here, or faint rows of the actions that always have some.",
-		unit: unitCount, empty: "no run entered " + status + " in this range", min: number(0),
+		title: title, about: "The share of " + status + " among the runs that ended or were blocked in each stretch, in the ten actions with the most " + status + " runs in this range. Full colour is half of the runs or more; a gap means that there were no runs. Good: nothing, or faint rows of the actions that always have some.",
+		unit: unitShare, empty: "no run was " + status + " in this range", min: number(0), max: number(0.5), decimals: number(0),
 		queries: []query{{
-			expr:   busiest(perMinute("action", perStatus, transitions(status), ""), transitions(status), perStatus),
-			legend: "{{action}}", step: coarse,
+			expr:   busiest("action", shareOf(status, among), transitions(status), perStatus),
+			legend: "{{action}}", step: sparse,
 		}},
 	}
 }
@@ -173,7 +189,7 @@ func byActionTable(p panel, columns []column) panel {
 	rename := map[string]string{"action": "Action"}
 	order := map[string]int{"action": 0}
 	exclude := map[string]bool{"Time": true}
-	p.overrides = append(p.overrides, actionCell("Action"))
+	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", 200)), actionCell("Action"))
 	for i, c := range columns {
 		value := "Value #" + string(rune('A'+i))
 		rename[value] = c.name
@@ -191,23 +207,26 @@ func byActionTable(p panel, columns []column) panel {
 }
 
 func actionsTable() panel {
-	text := func(color string) []dashboard.DynamicConfigValue {
+	emphasis := func(color string) []dashboard.DynamicConfigValue {
 		return []dashboard.DynamicConfigValue{
 			property("custom.cellOptions", map[string]any{"type": "color-text"}),
 			property("thresholds", thresholds(plain, step{0.5, color})),
 		}
 	}
 	return byActionTable(panel{
-		title: "Which actions need a look?", about: "All chosen actions in this range, those with the most FAILED runs first. Success leaves STOPPED runs out. A click on an action opens its own dashboard. Good: FAILED and BLOCKED small beside Ended.",
-		unit: unitCount, empty: noRuns, decimals: number(0),
+		title: "Which actions need a look?", about: "All chosen actions in this range, those with the most FAILED runs first; BLOCKED is how many are it now. Success is as above. A click on an action opens its own dashboard. Good: FAILED and BLOCKED small beside Ended.",
+		unit: unitNumber, empty: noRuns, decimals: number(0),
 	}, []column{
-		{"Ended", total("action", perStatus, transitions(ended), ""), nil},
-		{"Success", successShare("action", whole, ""), share()},
-		{"FAILED", total("action", perStatus, transitions("FAILED"), ""), text(bad)},
-		{"BLOCKED", total("action", perStatus, transitions("BLOCKED"), ""), text(colorOf("BLOCKED"))},
-		{"Blocked now", now("action", perStatus, where("edges_runs", ofRuns, status("BLOCKED"))), text(colorOf("BLOCKED"))},
-		{"p95", quantile("0.95", "action", perStatus, durations(), whole, ""), duration()},
+		{"Ended", total("action", perStatus, transitions(ended), ""), width(75)},
+		{"Success", successShare("action", whole, ""), append(width(85), share()...)},
+		{"FAILED", total("action", perStatus, transitions("FAILED"), ""), append(width(80), emphasis(bad)...)},
+		{"BLOCKED", now("action", perStatus, where("edges_runs", ofRuns, status("BLOCKED"))), append(width(95), emphasis(colorOf("BLOCKED"))...)},
+		{"p95", quantile("0.95", "action", perStatus, durations(), whole, ""), append(width(85), duration()...)},
 	})
+}
+
+func width(pixels int) []dashboard.DynamicConfigValue {
+	return []dashboard.DynamicConfigValue{property("custom.width", pixels)}
 }
 
 func share() []dashboard.DynamicConfigValue {
@@ -221,7 +240,7 @@ func duration() []dashboard.DynamicConfigValue {
 func errorTotals() panel {
 	return panel{
 		title: "Which errors?", about: "Entries into FAILED, BLOCKED, INVALID and PARTIAL_SUCCEEDED in this range by the label of the run's last error; none means that the run named no error. Good: an empty or familiar list.",
-		unit: unitCount, empty: noneSeen, decimals: number(0), min: number(0),
+		unit: unitNumber, empty: noneSeen, decimals: number(0), min: number(0),
 		queries: []query{{
 			expr:   "sort_desc(topk(12, " + total("error", perError, where("edges_run_errors_total", ofRuns), "") + " >= 0.5))",
 			legend: "{{error}}",
@@ -239,14 +258,16 @@ func latestProblems() panel {
 		}},
 		transforms: []dashboard.DataTransformerConfig{{Id: "organize", Options: map[string]any{
 			"excludeByName": map[string]bool{"Time": true},
-			"indexByName":   map[string]int{"Value": 0, "status": 1, "action": 2, "error": 3, "mode": 4, "run_uid": 5, "workspace": 6},
+			"indexByName":   map[string]int{"Value": 0, "status": 1, "action": 2, "error": 3, "run_uid": 4, "mode": 5, "workspace": 6},
 			"renameByName":  map[string]string{"Value": "When", "workspace": "Workspace", "action": "Action", "mode": "Mode", "status": "Status", "error": "Error", "run_uid": "Run"},
 		}}},
 		overrides: []override{
-			byName("When", property("unit", unitFromNow), property("custom.width", 130), property("custom.align", "left")),
-			byName("Status", property("custom.width", 175), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
+			byName("When", property("unit", unitFromNow), property("custom.width", 120), property("custom.align", "left")),
+			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
+			byName("Action", property("custom.minWidth", 205)),
+			byName("Error", property("custom.minWidth", 150)),
+			byName("Run", property("custom.minWidth", 295)),
 			byName("Mode", property("custom.width", 100)),
-			byName("Run", property("custom.minWidth", 300)),
 			byName("Workspace", property("custom.width", 110)),
 			actionCell("Action"),
 		},
@@ -276,9 +297,9 @@ func firingTable() panel {
 	}
 }
 
-func durationPercentiles(title string) panel {
+func durationPercentiles() panel {
 	p := panel{
-		title: title, about: "How long runs took from start to end, of those that ended in each stretch: half took less than p50, one in a hundred more than p99. Estimated from buckets. Good: level lines.",
+		title: "How long do runs take from start to end?", about: "How long runs took from start to end, of those that ended in each stretch: half took less than p50, one in a hundred more than p99. Estimated from buckets. Good: level lines.",
 		unit: unitSeconds, empty: noRuns, overrides: byPercentile(),
 	}
 	for _, q := range []struct{ name, q string }{{"p50", "0.5"}, {"p95", "0.95"}, {"p99", "0.99"}} {

@@ -27,7 +27,7 @@ const (
 // statusColors holds the one colour that a status has in every panel. Statuses
 // on the way to an end are one ramp of blue.
 var statusColors = []struct{ status, color string }{
-	{"CREATED", "#A9B4C2"},
+	{"CREATED", "#8496B0"},
 	{"SCHEDULED", "#8CC7EE"},
 	{"QUEUED", "#4BA3DD"},
 	{"RUNNING", "#0072B2"},
@@ -43,6 +43,7 @@ var statusColors = []struct{ status, color string }{
 // Grafana, so the title or the axis says "per minute".
 const (
 	unitCount   = "short"
+	unitNumber  = "locale"
 	unitShare   = "percentunit"
 	unitSeconds = "s"
 	unitBytes   = "bytes"
@@ -50,14 +51,19 @@ const (
 	unitText    = "string"
 )
 
-// override changes how the field of this name is shown.
+// override changes how the fields that match are shown.
 type override struct {
-	field      string
+	matcher    string
+	match      string
 	properties []dashboard.DynamicConfigValue
 }
 
 func byName(name string, properties ...dashboard.DynamicConfigValue) override {
-	return override{name, properties}
+	return override{"byName", name, properties}
+}
+
+func byRegexp(expr string, properties ...dashboard.DynamicConfigValue) override {
+	return override{"byRegexp", expr, properties}
 }
 
 func property(id string, value any) dashboard.DynamicConfigValue {
@@ -139,22 +145,18 @@ func thresholds(base string, steps ...step) *dashboard.ThresholdsConfig {
 	return out
 }
 
-// legend lists series with their numbers, those with the most first.
-func legend(placement common.LegendPlacement, sortBy string, calcs ...string) *common.VizLegendOptionsBuilder {
-	b := common.NewVizLegendOptionsBuilder().ShowLegend(true).Placement(placement).
-		DisplayMode(common.LegendDisplayModeList).Calcs(calcs)
-	if sortBy != "" {
-		b.DisplayMode(common.LegendDisplayModeTable).SortBy(sortBy).SortDesc(true)
-	}
-	return b
+// legend names the series below the graph, with their latest values.
+func legend() *common.VizLegendOptionsBuilder {
+	return common.NewVizLegendOptionsBuilder().ShowLegend(true).
+		DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom).
+		Calcs([]string{"lastNotNull"})
 }
 
-// modeStyles gives each way of launching a line of its own: one hue, told apart
-// by lightness and dashes.
-func modeStyles() []override {
+// byMode gives each way of launching a line of its own.
+func byMode() []override {
 	return []override{
-		byName("LIVE", stroke(light)...),
-		byName("ASYNC", stroke(neutral, 10, 5)...),
-		byName("SCHEDULE", stroke(strong, 2, 4)...),
+		byName("LIVE", stroke(neutral)...),
+		byName("ASYNC", stroke(plain)...),
+		byName("SCHEDULE", stroke(light, 2, 4)...),
 	}
 }
