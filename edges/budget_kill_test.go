@@ -21,7 +21,7 @@ const (
 	spenderBudget = "EDGES_TEST_SPENDER_BUDGET"
 	spenderSlots  = 5
 	// spenderWindow is in the place of the minute.
-	spenderWindow = time.Second
+	spenderWindow = 500 * time.Millisecond
 )
 
 func spend() int {
@@ -68,7 +68,7 @@ func TestBudgetOutlivesKill(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		mu.Lock()
 		arrivals = append(arrivals, time.Now())
-		delay := time.Duration(random.Int64N(int64(200 * time.Millisecond)))
+		delay := time.Duration(random.Int64N(int64(100 * time.Millisecond)))
 		changed.Broadcast()
 		mu.Unlock()
 		time.Sleep(delay)
@@ -95,18 +95,36 @@ func TestBudgetOutlivesKill(t *testing.T) {
 		if err := process.Start(); err != nil {
 			t.Fatal(err)
 		}
+		ended := make(chan struct{})
+		go func() {
+			process.Wait() // it is killed, which is an error
+			mu.Lock()
+			close(ended)
+			changed.Broadcast()
+			mu.Unlock()
+		}()
+		hasEnded := func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return false
+			}
+		}
 		mu.Lock()
 		killAt := len(arrivals) + 1 + random.IntN(2*spenderSlots)
-		for len(arrivals) < killAt {
+		for len(arrivals) < killAt && !hasEnded() {
 			changed.Wait()
 		}
+		tooEarly := hasEnded()
 		mu.Unlock()
+		if tooEarly {
+			t.Fatal("the process ended before it was killed")
+		}
 		if err := process.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		if err := process.Wait(); err == nil {
-			t.Fatal("the process ended before it was killed")
-		}
+		<-ended
 		// What the dead process has sent may still be about to be counted.
 		mu.Lock()
 		for len(open) > 0 {

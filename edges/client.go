@@ -121,6 +121,8 @@ type Client struct {
 	userAgent string
 	logger    *slog.Logger
 	transport *http.Transport
+	// firstWait is the mean wait before the first retry; it doubles with each.
+	firstWait time.Duration
 	onAttempt func(Attempt)
 
 	mu       sync.Mutex
@@ -145,6 +147,7 @@ func NewClient(config Config) (*Client, error) {
 		maxBytes:  config.MaxAnswerBytes,
 		userAgent: config.UserAgent,
 		logger:    config.Logger,
+		firstWait: 250 * time.Millisecond,
 		onAttempt: func(Attempt) {},
 	}
 	if c.timeout <= 0 {
@@ -349,7 +352,7 @@ func (c *Client) do(ctx context.Context, call call) error {
 			return struct{}{}, err
 		},
 		backoff.WithBackOff(&backoff.ExponentialBackOff{
-			InitialInterval:     250 * time.Millisecond,
+			InitialInterval:     c.firstWait,
 			RandomizationFactor: 0.5,
 			Multiplier:          2,
 			MaxInterval:         15 * time.Second,
