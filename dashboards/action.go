@@ -18,7 +18,7 @@ func action() *board {
 	b.add(endedTotal().stat(4, 4, single))
 	b.add(successNow().stat(4, 4, nil))
 	b.add(failedTotal().stat(4, 4, single))
-	b.add(blockedNow().stat(4, 4, nil))
+	b.add(blockedNow().stat(4, 4, couple))
 	b.add(p95Total().stat(4, 4, single))
 	b.add(outputsTotal().stat(4, 4, single))
 	b.add(endsByStatus().timeseries(12, 9, stacked))

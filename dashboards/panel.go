@@ -155,8 +155,8 @@ func single(b *stat.PanelBuilder) {
 	b.Text(common.NewVizTextDisplayOptionsBuilder().ValueSize(32))
 }
 
-// pair gives two numbers the size that a lone one has.
-func pair(b *stat.PanelBuilder) {
+// couple gives two numbers the size that a lone one has.
+func couple(b *stat.PanelBuilder) {
 	b.Text(common.NewVizTextDisplayOptionsBuilder().TitleSize(12).ValueSize(30))
 }
 

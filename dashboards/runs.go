@@ -19,7 +19,7 @@ func runs() *board {
 	b.add(alertsFiring().stat(4, 4, single))
 	b.add(successNow().stat(4, 4, nil))
 	b.add(failedTotal().stat(4, 4, single))
-	b.add(blockedNow().stat(4, 4, pair))
+	b.add(blockedNow().stat(4, 4, couple))
 	b.add(oldestWaiting().stat(4, 4, single))
 	b.add(dataAge().stat(4, 4, single))
 	b.add(statusNow().stat(24, 3, tiles))
