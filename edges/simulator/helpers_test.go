@@ -100,9 +100,9 @@ type apiRun struct {
 	ActionName      *string `json:"action_name"`
 	ExecutionMode   *string `json:"execution_mode"`
 	Status          *edges.Status
-	RetryCount      int64 `json:"retry_count"`
-	OutputCount     int64 `json:"output_count"`
-	LastError       *struct{ Label string }
+	RetryCount      int64                   `json:"retry_count"`
+	OutputCount     int64                   `json:"output_count"`
+	LastError       *struct{ Label string } `json:"last_error"`
 	Parameters      map[string]any
 	Callback        *struct{ Headers map[string]string }
 	WorkspaceUID    string     `json:"workspace_uid"`

@@ -321,7 +321,8 @@ func progressStep(length int64) int64 { return max(10_000, length/12) }
 
 // progress is a run's report of the results that it has so far.
 func (w *Workspace) progress(r *run, at int64) {
-	if w.stuck(r, at) {
+	// One that was moved to a full second may come after the end.
+	if r.status != edges.StatusRunning || at >= r.due || w.stuck(r, at) {
 		return
 	}
 	if w.trouble(KindEmpty, r.action.name, at) == nil {
