@@ -343,7 +343,7 @@ func (c *Client) do(ctx context.Context, call call) error {
 	_, err := backoff.Retry(ctx,
 		func() (struct{}, error) {
 			err := c.follow(ctx, call)
-			if ctx.Err() == nil {
+			if cause := context.Cause(ctx); cause == nil || !errors.Is(err, cause) {
 				last = err
 			}
 			if err != nil && !retryable(err) {
@@ -535,7 +535,7 @@ func (w *wire) trace(ctx context.Context) context.Context {
 			if w.denied {
 				// The transport has got a connection in spite of the cancelled
 				// context. Once closed, nothing can be sent on it.
-				info.Conn.Close()
+				_ = info.Conn.Close()
 			}
 		},
 	})

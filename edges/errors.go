@@ -77,6 +77,9 @@ func (e *APIError) Error() string {
 	if e.Ref != "" {
 		b.WriteString(" (ref " + e.Ref + ")")
 	}
+	if e.RetryAfter > 0 {
+		b.WriteString(" (retry after " + e.RetryAfter.String() + ")")
+	}
 	return b.String()
 }
 

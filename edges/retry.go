@@ -58,7 +58,8 @@ func (c *Client) obey(answer *http.Response) time.Duration {
 		}
 	}
 	if remaining, ok := leadingNumber(answer.Header.Get("X-RateLimit-Remaining")); ok && remaining == 0 {
-		c.pause(untilReset(answer.Header))
+		wait := c.pause(untilReset(answer.Header))
+		c.logger.Info("rate limit of the API is used up", "pause", wait)
 	}
 	return 0
 }
