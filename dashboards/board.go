@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -108,6 +109,10 @@ func (b *board) json() ([]byte, error) {
 	out, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("write dashboard %q: %w", b.title, err)
+	}
+	// Readable in the file: JSON needs none of these escaped.
+	for _, c := range []string{"<", ">", "&"} {
+		out = bytes.ReplaceAll(out, fmt.Appendf(nil, "\\u%04x", c[0]), []byte(c))
 	}
 	return append(out, '\n'), nil
 }

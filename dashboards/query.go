@@ -128,13 +128,14 @@ func busiest(by, expr, selector, labels string) string {
 		sumBy(by, once(labels, fmt.Sprintf("increase(%s%s)", selector, atEnd))))
 }
 
-// shareOf is the share of some statuses among others, by action; it has no
-// value where there are none of the others.
-func shareOf(some, others string) string {
+// dampedShare is the share of some statuses among others, by action, as if 15
+// more runs an hour had been among the others: so one failure of an action that
+// runs twice an hour stays faint beside a busy one that fails half the time.
+func dampedShare(some, others string) string {
 	part := func(statuses string) string {
-		return sumBy("action", once(perStatus, "rate("+transitions(statuses)+window+")"))
+		return perMinute("action", perStatus, transitions(statuses), "")
 	}
-	return fmt.Sprintf("%s\n/\n(%s > 0)", part(some), part(others))
+	return fmt.Sprintf("%s\n/\n((%s > 0) + 0.25)", part(some), part(others))
 }
 
 // Firing alerts of this project. Some, such as that of a dead exporter, have no

@@ -27,8 +27,8 @@ func runs() *board {
 	b.add(successOverTime("").timeseries(12, 9, all(in(neutral), high)))
 
 	b.section("Which action, which error, which runs?")
-	b.add(shareByAction("Where do runs fail? (share FAILED)", "FAILED", ended).strips(12, 8, dashboard.FieldColorModeIdContinuousReds))
-	b.add(shareByAction("Where are runs blocked? (share BLOCKED)", "BLOCKED", ended+"|BLOCKED").strips(12, 8, dashboard.FieldColorModeIdContinuousPurples))
+	b.add(shareByAction("Where do runs fail? (weighted share FAILED)", "FAILED", ended).strips(12, 8, dashboard.FieldColorModeIdContinuousReds))
+	b.add(shareByAction("Where are runs blocked? (weighted share BLOCKED)", "BLOCKED", ended+"|BLOCKED").strips(12, 8, dashboard.FieldColorModeIdContinuousPurples))
 	b.add(actionsTable().table(16, 10, "FAILED"))
 	b.add(errorTotals().bars(8, 10, neutral))
 	b.add(latestProblems().table(24, 10, "When"))
@@ -169,10 +169,10 @@ func successOverTime(by string) panel {
 // same for busy actions and rare ones, in a quiet hour and in a bad one.
 func shareByAction(title, status, among string) panel {
 	return panel{
-		title: title, about: "The share of " + status + " among the runs that ended or were blocked in each stretch, in the ten actions with the most " + status + " runs in this range. Full colour is half of the runs or more; a gap means that there were no runs. Good: nothing, or faint rows of the actions that always have some.",
+		title: title, about: "The share of " + status + " among the runs that ended or were blocked in each stretch, in the ten actions with the most " + status + " runs in this range. It is weighted as if 15 more runs an hour had gone well, so that the one failure of a rare action stays faint. Full colour is half or more; a gap means that there were no runs. Good: nothing, or faint rows of the actions that always have some.",
 		unit: unitShare, empty: "no run was " + status + " in this range", min: number(0), max: number(0.5), decimals: number(0),
 		queries: []query{{
-			expr:   busiest("action", shareOf(status, among), transitions(status), perStatus),
+			expr:   busiest("action", dampedShare(status, among), transitions(status), perStatus),
 			legend: "{{action}}", step: sparse,
 		}},
 	}
@@ -189,7 +189,7 @@ func byActionTable(p panel, columns []column) panel {
 	rename := map[string]string{"action": "Action"}
 	order := map[string]int{"action": 0}
 	exclude := map[string]bool{"Time": true}
-	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", 200)), actionCell("Action"))
+	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", 205)), actionCell("Action"))
 	for i, c := range columns {
 		value := "Value #" + string(rune('A'+i))
 		rename[value] = c.name
@@ -266,7 +266,7 @@ func latestProblems() panel {
 			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
 			byName("Action", property("custom.minWidth", 205)),
 			byName("Error", property("custom.minWidth", 150)),
-			byName("Run", property("custom.minWidth", 295)),
+			byName("Run", property("custom.width", 310)),
 			byName("Mode", property("custom.width", 100)),
 			byName("Workspace", property("custom.width", 110)),
 			actionCell("Action"),
