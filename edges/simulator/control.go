@@ -119,7 +119,9 @@ func answerControl(rw http.ResponseWriter, r *http.Request, f func(*http.Request
 	rw.Header().Set("Content-Type", "application/json; charset=utf-8")
 	rw.WriteHeader(code)
 	e := json.NewEncoder(rw)
-	e.SetIndent("", "  ")
+	if _, long := v.(Truth); !long {
+		e.SetIndent("", "  ")
+	}
 	e.Encode(v) //nolint:errcheck // a reader that has gone away is no concern of the workspace
 }
 

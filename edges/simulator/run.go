@@ -330,10 +330,7 @@ func appendParameters(b []byte, s *row, key uint64) []byte {
 
 func appendCallback(b []byte, s *row, secret string) []byte {
 	b = append(b, `{"url":"https://hooks.example.com/edges/`...)
-	if s.action.name != "" {
-		quoted := appendString(nil, s.action.name)
-		b = append(b, quoted[1:len(quoted)-1]...)
-	}
+	b = strconv.AppendInt(b, s.action.id, 10)
 	b = append(b, `","headers":{"Authorization":"Bearer cb-secret-`...)
 	b = append(b, secret...)
 	return append(b, `","X-Source":"edges"}}`...)

@@ -126,12 +126,13 @@ func (w *Workspace) truthFrom(seq int64, runs bool) Truth {
 	w.catchUp()
 	t := Truth{
 		Now: fromMillis(w.now), StartedAt: fromMillis(w.startedAt), Missing: w.truth.missing,
-		Entries: []Entry{}, Runs: []Run{},
+		Entries: make([]Entry, 0, max(0, w.truth.missing+int64(len(w.truth.entries))-max(seq, w.truth.missing))), Runs: []Run{},
 	}
 	for e := range w.entries(seq) {
 		t.Entries = append(t.Entries, e)
 	}
 	if runs {
+		t.Runs = make([]Run, 0, len(w.byUID))
 		for r := range w.inOrder() {
 			t.Runs = append(t.Runs, r.export())
 		}

@@ -371,10 +371,16 @@ func (w *Workspace) change(r *run, at int64, mutate func()) {
 	before := r.row
 	late := w.lateness(r, at)
 	if late == 0 && r.pending == 0 {
-		w.hide(r)
+		w.byUpdated.remove(r)
 		mutate()
 		r.visibleAt = at
-		w.show(r, &r.row)
+		w.byUpdated.insert(r)
+		if created := r.created; created != before.created {
+			r.created = before.created
+			w.byCreated.remove(r)
+			r.created = created
+			w.byCreated.insert(r)
+		}
 	} else {
 		if r.shown == &r.row {
 			old := before
