@@ -120,7 +120,7 @@ func checkProblem(t *testing.T, a reply) {
 func TestListSorts(t *testing.T) {
 	config := still()
 	config.History, config.HistoryRunsPerDay = 5*24*time.Hour, 100
-	config.WarmUp, config.NullUpdatedAt, config.Ties = time.Nanosecond, 0.5, 0.3
+	config.WarmUp, config.NullUpdatedAt, config.Ties = simulator.None, 0.5, 0.3
 	o := open(t, config)
 	truth := o.Truth()
 	if len(truth.Runs) < 300 {
@@ -279,14 +279,19 @@ func TestTiesInNoOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	different, crossed := false, false
+	inFront, inBack := make(map[string]bool), make(map[string]bool)
 	for range 20 {
 		front := o.uids(args...)
+		for _, u := range front {
+			inFront[u] = true
+		}
 		different = different || !slices.Equal(front, fixed)
 		back := o.uids(append(args, "offset", "15")...)
 		if !slices.Equal(back[5:], rowUIDs(rows[20:])) {
 			t.Fatalf("rows without a tie have moved: %v", back)
 		}
 		for _, u := range back[:5] {
+			inBack[u] = true
 			crossed = crossed || slices.Contains(front, u)
 		}
 		both := append(slices.Clone(front), back[:5]...)
@@ -299,6 +304,9 @@ func TestTiesInNoOrder(t *testing.T) {
 	}
 	if !different || !crossed {
 		t.Errorf("order changed: %v, a run on both sides of a page's border: %v", different, crossed)
+	}
+	if len(inFront) != 20 || len(inBack) < 15 {
+		t.Errorf("of the 20 ties only %d ever came to the front page, and %d to the back", len(inFront), len(inBack))
 	}
 	// created_at tells these runs apart: with it there is only one order.
 	full := append(args, "sort", "-created_at")

@@ -289,7 +289,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"plan":    {Plan: "tin"},
 		"share":   {Ties: 1.5},
 		"late":    {LateCommitShare: -1},
-		"warm up": {WarmUp: -time.Hour},
+		"late by": {LateCommitMax: -time.Hour},
 		"sync":    {SyncEvery: time.Millisecond},
 		"trouble": {Troubles: []simulator.Trouble{{Kind: "plague"}}},
 		"action":  {Troubles: []simulator.Trouble{{Kind: simulator.KindStall, Action: "unknown"}}},

@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// None, given as a Config's History, Retention, RunsPerDay or
+// None, given as a Config's History, Retention, WarmUp, RunsPerDay or
 // HistoryRunsPerDay, means that there is to be none of it.
 const None = -1
 
@@ -59,8 +59,8 @@ type Config struct {
 	// Retention is how long after its created_at a run stays in the API.
 	Retention time.Duration
 	// RunsPerDay is how many runs are launched on an average day, from
-	// WarmUp before the start on; HistoryRunsPerDay is the same for the
-	// days before, when it must not be more than RunsPerDay by default.
+	// WarmUp before the start on. HistoryRunsPerDay is the same for the time
+	// before; its default is not more than RunsPerDay.
 	RunsPerDay, HistoryRunsPerDay float64
 	// WarmUp is how long before the start the workspace has already had its
 	// present pace, so that there are runs in all statuses.
@@ -163,7 +163,7 @@ func New(config Config) (*Workspace, error) {
 			return nil, fmt.Errorf("a share must be from 0 to 1, not %v", share)
 		}
 	}
-	if config.LateCommitMax < 0 || config.WarmUp < 0 || config.SyncEvery < 0 {
+	if config.LateCommitMax < 0 || config.SyncEvery < 0 {
 		return nil, errors.New("a duration must not be negative")
 	}
 	if config.SyncEvery > 0 && config.SyncEvery < time.Second {
