@@ -231,7 +231,7 @@ func (c *Collector) commit(st *state, seen []observation, own ownCounts) error {
 		own.throttled = throttled - c.throttled
 	}
 	own.attempts = c.recorder.take()
-	if err := c.ledger.commit(st, seen, own, c.exposition.seen(), st.moved); err != nil {
+	if err := c.ledger.commit(st, seen, own, c.exposition.seenAt, st.moved); err != nil {
 		c.recorder.giveBack(own.attempts)
 		return err
 	}

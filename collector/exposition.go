@@ -26,13 +26,24 @@ import (
 type exposition struct {
 	logger  *slog.Logger
 	current atomic.Pointer[snapshot]
-	// served is the number of the latest snapshot that a scrape got in full.
-	served atomic.Uint64
 
 	mu sync.Mutex
+	// served are the latest snapshots that a scrape got in full, and when the
+	// first one did, in order.
+	served []serving
 	// wanted is when each rendering was last asked for.
 	wanted map[rendering]time.Time
 }
+
+// serving is when a scrape first got a snapshot, in Unix milliseconds.
+type serving struct {
+	id uint64
+	at int64
+}
+
+// maxServed bounds the servings that are kept. Of older ones the time is taken
+// for that of a later snapshot, which only holds a series back for longer.
+const maxServed = 100
 
 // rendering names a format and whether it is compressed.
 type rendering struct {
@@ -48,8 +59,18 @@ func newExposition(logger *slog.Logger) *exposition {
 	return &exposition{logger: logger, wanted: map[rendering]time.Time{}}
 }
 
-// seen is the number of the latest snapshot that a scrape has got.
-func (e *exposition) seen() uint64 { return e.served.Load() }
+// seenAt is when a scrape first got a snapshot of this number or a later one,
+// in Unix milliseconds, 0 if none did.
+func (e *exposition) seenAt(id uint64) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.served {
+		if s.id >= id {
+			return s.at
+		}
+	}
+	return 0
+}
 
 // next is the number of the snapshot to come.
 func (e *exposition) next() uint64 {
@@ -90,13 +111,17 @@ func (e *exposition) want(r rendering) {
 	e.wanted[r] = time.Now()
 }
 
+// sent notes that a scrape got a snapshot in full.
 func (e *exposition) sent(id uint64) {
-	for {
-		old := e.served.Load()
-		if id <= old || e.served.CompareAndSwap(old, id) {
-			return
-		}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n := len(e.served); n > 0 && e.served[n-1].id >= id {
+		return
 	}
+	if len(e.served) >= maxServed {
+		e.served = append(e.served[:0], e.served[1:]...)
+	}
+	e.served = append(e.served, serving{id: id, at: time.Now().UnixMilli()})
 }
 
 // snapshot is the metrics after one commit. The families never change.

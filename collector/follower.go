@@ -117,6 +117,8 @@ func (f *follower) front(ctx context.Context) error {
 	}
 	st := f.book.state
 	settled := now - int64(f.overlap)
+	// A clock that was set back stamps new rows below older ones.
+	st.Settled, st.Newest = min(st.Settled, settled), min(st.Newest, now)
 	remainder := stretch{High: unknown, Offset: max(0, p.above)}
 	if p.some {
 		remainder.High = p.oldest

@@ -169,7 +169,7 @@ func (l *ledger) loadSeries(tx *bbolt.Tx) error {
 // one transaction, together with the follower's state, and then into what is
 // shown. If it fails, nothing has changed. moves is told of every run whose
 // place in the list is new, before the state is written.
-func (l *ledger) commit(st *state, seen []observation, own ownCounts, served uint64, moves func(moved)) error {
+func (l *ledger) commit(st *state, seen []observation, own ownCounts, seenAt func(uint64) int64, moves func(moved)) error {
 	ch := l.change(time.Now().UnixMilli())
 	b := &booking{changes: ch, ledger: l, t0: st.T0, complete: st.complete(), settled: st.settledBefore, moves: moves, opened: map[seriesKey]struct{}{}}
 	var oldest map[seriesKey]int64
@@ -198,7 +198,9 @@ func (l *ledger) commit(st *state, seen []observation, own ownCounts, served uin
 			}
 		}
 		own.book(ch)
-		ch.release(served, l.zeroHold.Milliseconds())
+		if own.result != "" {
+			ch.release(seenAt, l.zeroHold.Milliseconds())
+		}
 
 		oldest = make(map[seriesKey]int64, len(b.opened))
 		for k := range b.opened {

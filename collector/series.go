@@ -261,21 +261,24 @@ func (c *changes) observe(k seriesKey, ns int64, exemplar *dto.Exemplar) {
 }
 
 // release lets the values show of all series whose 0 was seen by a scrape and
-// held long enough. served is the number of the latest snapshot that a scrape
-// has read, hold is in milliseconds.
-func (c *changes) release(served uint64, hold int64) {
+// held long enough. seenAt tells when a scrape first got a snapshot of this
+// number or a later one, in Unix milliseconds, 0 if none did; hold is in
+// milliseconds.
+func (c *changes) release(seenAt func(id uint64) int64, hold int64) {
 	for k := range c.held {
 		s := c.series[k]
-		switch {
-		case s.seen == 0 && s.since != 0 && served >= s.since:
-			c.get(k).seen = c.now
-		case s.seen > c.now: // the clock was set back
-			c.get(k).seen = c.now
+		seen := s.seen
+		if seen == 0 && s.since != 0 {
+			seen = seenAt(s.since)
 		}
-		if t := c.touched[k]; t != nil {
-			s = t
+		// A clock that was set back starts the hold anew.
+		if seen = min(seen, c.now); seen == 0 {
+			continue
 		}
-		if s.seen != 0 && c.now-s.seen >= hold {
+		if seen != s.seen {
+			c.get(k).seen = seen
+		}
+		if c.now-seen >= hold {
 			c.get(k).released = true
 		}
 	}
