@@ -121,6 +121,32 @@ func TestBudgetIsFair(t *testing.T) {
 	})
 }
 
+// TestBudgetNewcomerWaitsBehindOthers asks at the moment at which a slot is free
+// and those who wait for it do not know yet.
+func TestBudgetNewcomerWaitsBehindOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := mustBudget(t, 1, "")
+		use(t, b, 1)
+		served := make(chan string, 2)
+		go func() {
+			release := mustAcquire(t, b)
+			served <- "first"
+			release()
+		}()
+		synctest.Wait()
+		b.mu.Lock()
+		b.timer.Stop()
+		b.mu.Unlock()
+		time.Sleep(2 * budgetWindow)
+		release := mustAcquire(t, b)
+		served <- "newcomer"
+		release()
+		if first := <-served; first != "first" {
+			t.Errorf("the %s was served first", first)
+		}
+	})
+}
+
 func TestBudgetWaitEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := mustBudget(t, 1, "")
