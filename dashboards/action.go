@@ -68,7 +68,7 @@ func endedTotal() panel {
 
 func p95Total() panel {
 	return panel{
-		title: "p95 duration", about: "19 of 20 runs that ended in this range took less than this. Good: as usual; see the graphs below.",
+		title: "p95 duration", about: "19 of 20 runs that ended as SUCCEEDED or PARTIAL_SUCCEEDED in this range took less than this. Good: as usual; see the graphs below.",
 		unit: unitSeconds, empty: noRuns,
 		queries: []query{{expr: quantile("0.95", "", perStatus, durations(), whole, "")}},
 	}
@@ -149,7 +149,7 @@ func errorsTable() panel {
 
 func p95ByAction() panel {
 	return panel{
-		title: "How long do the runs of each action take? (p95)", about: "19 of 20 runs took less than this; the ten busiest of the chosen actions. Good: level lines.",
+		title: "How long do the runs of each action take? (p95)", about: "19 of 20 successful runs took less than this; the ten busiest of the chosen actions. Good: level lines.",
 		unit: unitSeconds, empty: noRuns,
 		queries: []query{{
 			expr:   busiest("action", quantile("0.95", "action", perStatus, durations(), window, ""), transitions(ended), perStatus),
@@ -180,7 +180,7 @@ func shareByMode() panel {
 
 func p95ByMode() panel {
 	return panel{
-		title: "p95 duration, by mode", about: "19 of 20 runs took less than this. Good: level lines; LIVE is the one that somebody waits for.",
+		title: "p95 duration, by mode", about: "19 of 20 successful runs took less than this. Good: level lines; LIVE is the one that somebody waits for.",
 		unit: unitSeconds, empty: noRuns,
 		queries: []query{{
 			expr:   quantile("0.95", "mode", perStatus, durations(), window, ""),
@@ -216,7 +216,7 @@ func againstLastWeek() []panel {
 			return perMinute("", perStatus, transitions(ended), shift)
 		}),
 		ratio,
-		ask("p95 duration", "19 of 20 runs took less than this.", unitSeconds, func(shift string) string {
+		ask("p95 duration", "19 of 20 successful runs took less than this.", unitSeconds, func(shift string) string {
 			return quantile("0.95", "", perStatus, durations(), window, shift)
 		}),
 		ask("Results (per minute)", "Results that runs produced, per minute.", unitCount, func(shift string) string {

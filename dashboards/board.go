@@ -96,7 +96,7 @@ func (b *board) json() ([]byte, error) {
 	d, err := dashboard.NewDashboardBuilder(b.title).
 		Uid(b.uid).Description(b.about).Tags([]string{"edges"}).
 		Readonly().Timezone("browser").Tooltip(dashboard.DashboardCursorSyncCrosshair).
-		Time("now-6h", "now").Refresh("1m").WeekStart("monday").
+		Time("now-3h", "now").Refresh("1m").WeekStart("monday").
 		Build()
 	if err != nil {
 		return nil, fmt.Errorf("build dashboard %q: %w", b.title, err)

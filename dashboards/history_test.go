@@ -17,7 +17,8 @@ import (
 
 // history is a past for a Prometheus, made up: workspaces with actions whose
 // runs come by the day's rhythm, a spike of failures, and exporters that
-// restart. It is written as a block, so hours of it take seconds.
+// restart, one with its store and the others without. It is written as a block,
+// so hours of it take seconds.
 type history struct {
 	workspaces, actions, modes []string
 	instances                  []string
@@ -92,6 +93,10 @@ type sample struct {
 	ref    storage.SeriesRef
 	value  float64
 	hidden bool
+	// lost is what a counter had when its exporter lost its store.
+	lost float64
+	// written is the value of the sample before.
+	written float64
 }
 
 // past is the state of the world at one moment.
@@ -344,6 +349,7 @@ func (p *past) exporter(ws string, t time.Time) {
 // process is what the processes and Prometheus say; they restart in the middle.
 func (p *past) process(t time.Time) {
 	if middle := p.from.Add(p.to.Sub(p.from) * 3 / 5); p.started.IsZero() || (p.started.Before(middle) && !t.Before(middle)) {
+		p.loseStore()
 		p.started = t
 	}
 	p.set(float64(p.started.Unix()), "process_start_time_seconds")
@@ -358,12 +364,25 @@ func (p *past) process(t time.Time) {
 	p.set(1, "edges_exporter_build_info", "version", "1.0.0", "revision", "0000000", "goversion", "go1.26")
 }
 
+// loseStore lets all exporters but the first begin to count anew.
+func (p *past) loseStore() {
+	for _, of := range p.series {
+		if _, counter := strings.CutSuffix(of[0].labels.Get("__name__"), "_total"); !counter && !of[0].labels.Has("le") {
+			continue
+		}
+		for _, s := range of[1:] {
+			s.lost = s.written
+		}
+	}
+}
+
 func (p *past) append(app storage.Appender, t time.Time) error {
 	for _, s := range p.order {
 		if s.hidden {
 			continue
 		}
-		ref, err := app.Append(s.ref, s.labels, t.UnixMilli(), s.value)
+		s.written = s.value
+		ref, err := app.Append(s.ref, s.labels, t.UnixMilli(), s.value-s.lost)
 		if err != nil {
 			return fmt.Errorf("append %s: %w", s.labels, err)
 		}

@@ -114,8 +114,10 @@ func quantile(q, by, labels, selector, over, shift string) string {
 		sumBy(le, once(labels+", le", fmt.Sprintf("%s(%s%s%s)", f, selector, over, shift))))
 }
 
+// durations are those of runs with results, as for the alerts: a run that fails
+// at once makes nothing faster.
 func durations() string {
-	return where("edges_run_duration_seconds_bucket", ofRuns, status(ended))
+	return where("edges_run_duration_seconds_bucket", ofRuns, status(succeeded))
 }
 
 func queueTimes() string { return where("edges_run_queue_duration_seconds_bucket", ofRuns) }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
 )
@@ -16,7 +18,7 @@ func runs() *board {
 	}
 
 	b.section("Are the runs well?")
-	b.add(alertsFiring().stat(4, 4, single))
+	b.add(alertsFiring().stat(4, 4, couple))
 	b.add(successNow().stat(4, 4, nil))
 	b.add(failedTotal().stat(4, 4, single))
 	b.add(blockedNow().stat(4, 4, couple))
@@ -37,7 +39,7 @@ func runs() *board {
 	b.section("How long do runs take?")
 	b.add(durationPercentiles().timeseries(12, 9, logarithmic))
 	b.add(durationHeatmap().heatmap(12, 9))
-	b.add(oldestByStatus().timeseries(12, 9, nil))
+	b.add(oldestByStatus().timeseries(12, 9, logarithmic))
 	b.add(queuePercentiles().timeseries(12, 9, logarithmic))
 
 	b.section("What comes in, what comes out?")
@@ -47,11 +49,18 @@ func runs() *board {
 }
 
 func alertsFiring() panel {
+	count := func(severity string) string {
+		return "count(" + strings.TrimSuffix(alertsOfAction, "}") + `, severity="` + severity + `"}) or vector(0)`
+	}
 	return panel{
-		title: "Alerts firing", about: "Firing alerts of the chosen workspaces and actions, and of their exporters. Good: 0. Needs the alert rules in Prometheus; without them this is always 0.",
-		unit: unitNumber, empty: "0", decimals: number(0),
-		steps:   thresholds(good, step{1, bad}),
-		queries: []query{{expr: "count(" + alertsOfAction + ") or vector(0)"}},
+		title: "Alerts firing", about: "Firing alerts of the chosen workspaces and actions, and of their exporters, by severity. Good: 0. Needs the alert rules in Prometheus; without them this is always 0.",
+		unit: unitCount, empty: "0", decimals: number(0),
+		steps: thresholds(good, step{1, bad}),
+		queries: []query{
+			{expr: count("critical"), legend: "critical"},
+			{expr: count("warning"), legend: "warning"},
+		},
+		overrides: []override{byName("warning", property("thresholds", thresholds(good, step{1, warning})))},
 	}
 }
 
@@ -173,7 +182,7 @@ func shareByAction(title, status, among string) panel {
 		unit: unitShare, empty: "no run was " + status + " in this range", min: number(0), max: number(0.5), decimals: number(0),
 		queries: []query{{
 			expr:   busiest("action", dampedShare(status, among), transitions(status), perStatus),
-			legend: "{{action}}", step: sparse,
+			legend: "{{action}}", step: coarse,
 		}},
 	}
 }
@@ -214,7 +223,7 @@ func actionsTable() panel {
 		}
 	}
 	return byActionTable(panel{
-		title: "Which actions need a look?", about: "All chosen actions in this range, those with the most FAILED runs first; BLOCKED is how many are it now. Success is as above. A click on an action opens its own dashboard. Good: FAILED and BLOCKED small beside Ended.",
+		title: "Which actions need a look?", about: "All chosen actions in this range, those with the most FAILED runs first; BLOCKED is how many are it now, p95 the duration that 19 of 20 successful runs stayed below. Success is as above. A click on an action opens its own dashboard. Good: FAILED and BLOCKED small beside Ended.",
 		unit: unitNumber, empty: noRuns, decimals: number(0),
 	}, []column{
 		{"Ended", total("action", perStatus, transitions(ended), ""), width(75)},
@@ -262,8 +271,8 @@ func latestProblems() panel {
 			"renameByName":  map[string]string{"Value": "When", "workspace": "Workspace", "action": "Action", "mode": "Mode", "status": "Status", "error": "Error", "run_uid": "Run"},
 		}}},
 		overrides: []override{
-			byName("When", property("unit", unitFromNow), property("custom.width", 120), property("custom.align", "left")),
-			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
+			byName("When", property("unit", unitFromNow), property("custom.width", 145), property("custom.align", "left")),
+			byName("Status", property("custom.width", 175), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
 			byName("Action", property("custom.minWidth", 205)),
 			byName("Error", property("custom.minWidth", 150)),
 			byName("Run", property("custom.width", 310)),
@@ -299,7 +308,7 @@ func firingTable() panel {
 
 func durationPercentiles() panel {
 	p := panel{
-		title: "How long do runs take from start to end?", about: "How long runs took from start to end, of those that ended in each stretch: half took less than p50, one in a hundred more than p99. Estimated from buckets. Good: level lines.",
+		title: "How long do runs take from start to end?", about: "How long runs took from start to end, of those that ended as SUCCEEDED or PARTIAL_SUCCEEDED in each stretch: half took less than p50, one in a hundred more than p99. Estimated from buckets. Good: level lines.",
 		unit: unitSeconds, empty: noRuns, overrides: byPercentile(),
 	}
 	for _, q := range []struct{ name, q string }{{"p50", "0.5"}, {"p95", "0.95"}, {"p99", "0.99"}} {
@@ -312,7 +321,7 @@ func durationPercentiles() panel {
 
 func durationHeatmap() panel {
 	return panel{
-		title: "How are run durations spread? (runs per minute)", about: "Runs that ended, per minute, by how long they took; the brighter, the more. Good: bands that stay where they are.",
+		title: "How are run durations spread? (runs per minute)", about: "Runs that ended as SUCCEEDED or PARTIAL_SUCCEEDED, per minute, by how long they took; the brighter, the more. Good: bands that stay where they are.",
 		unit: unitCount, empty: noRuns,
 		queries: []query{{
 			expr:   perMinute("le", perStatus+", le", durations(), ""),
@@ -323,7 +332,7 @@ func durationHeatmap() panel {
 
 func oldestByStatus() panel {
 	return panel{
-		title: "How old is the oldest run in each status?", about: "For how long the run that is longest in a status has been in it. Good: CREATED and QUEUED near zero, RUNNING about as long as the longest runs take. A line that climbs without end is a stuck run or a stalled queue.",
+		title: "How old is the oldest run in each status?", about: "For how long the run that is longest in a status has been in it. Good: CREATED and QUEUED short, RUNNING about as long as the longest runs take; BLOCKED stays until somebody resumes. A line that climbs without end is a stuck run or a stalled queue.",
 		unit: unitSeconds, empty: "no run was on its way in this range",
 		queries: []query{{
 			expr:   "max by (status) (time() - min by (" + perStatus + ") (" + where("edges_run_oldest_timestamp_seconds", ofRuns) + "))",
