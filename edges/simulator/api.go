@@ -28,7 +28,7 @@ type problem struct {
 	code    int
 	label   string
 	message string
-	params  any
+	params  map[string]string
 }
 
 func invalid(param, message string) *problem {
@@ -119,15 +119,15 @@ func (w *Workspace) answer(h http.Header, r *http.Request, e endpoint) (a answer
 		}
 		return w.refuse(a, &problem{t.Code, "GENERIC_ERROR", http.StatusText(t.Code), nil})
 	}
-	if w.befalls(KindRevoked) != nil || r.Header.Get("X-API-Key") != w.config.APIKey {
+	if w.befalls(KindRevoked) != nil || r.Header.Get("X-Api-Key") != w.config.APIKey {
 		return w.refuse(a, &problem{http.StatusUnauthorized, "UNAUTHORIZED", "the API key is not valid", nil})
 	}
 	if e.group != "" && !w.allow(h, e.group) {
-		return w.refuse(a, &problem{http.StatusTooManyRequests, "STATUS_429", "too many requests", map[string]any{"limit": w.limit, "window": "60s"}})
+		return w.refuse(a, &problem{http.StatusTooManyRequests, "STATUS_429", "too many requests", map[string]string{"limit": strconv.Itoa(w.limit), "window": "60s"}})
 	}
 	if t := w.befalls(KindStorm); t != nil {
-		h.Set("X-RateLimit-Type", e.group)
-		h.Set("X-RateLimit-Remaining", "0")
+		h.Set("X-Ratelimit-Type", e.group)
+		h.Set("X-Ratelimit-Remaining", "0")
 		if t.RetryAfter > 0 {
 			h.Set("Retry-After", seconds(t.RetryAfter))
 		}
@@ -157,17 +157,28 @@ func (w *Workspace) befalls(k Kind) *Trouble {
 	return t
 }
 
+// problemBody is the API's error format.
+type problemBody struct {
+	Label   string            `json:"error_label"`
+	Scope   string            `json:"error_scope"`
+	Ref     string            `json:"error_ref"`
+	Message string            `json:"message"`
+	Code    int               `json:"status_code"`
+	Params  map[string]string `json:"params"`
+}
+
 // refuse makes the answer an error in the API's format.
 func (w *Workspace) refuse(a answer, p *problem) answer {
-	params := p.params
-	if params == nil {
-		params = struct{}{}
+	body := problemBody{p.label, "api", uuid(w.requests.Uint64(), w.requests.Uint64()), p.message, p.code, p.params}
+	if body.Params == nil {
+		body.Params = map[string]string{}
 	}
 	a.code = p.code
-	a.body, _ = json.Marshal(map[string]any{ // of such values it cannot fail
-		"error_label": p.label, "error_scope": "api", "error_ref": uuid(w.requests.Uint64(), w.requests.Uint64()),
-		"message": p.message, "status_code": p.code, "params": params,
-	})
+	text, err := json.Marshal(body)
+	if err != nil { // of such a type there is none
+		text = []byte("{}")
+	}
+	a.body = text
 	return a
 }
 
@@ -292,7 +303,7 @@ func (w *Workspace) resumeRun(r *http.Request) ([]byte, *problem) {
 	}
 	switch {
 	case found.flow != 0:
-		return nil, &problem{http.StatusUnprocessableEntity, "BAD_INPUT", "a run of a flow cannot be resumed alone", map[string]int64{"flow_run_id": found.flow}}
+		return nil, &problem{http.StatusUnprocessableEntity, "BAD_INPUT", "a run of a flow cannot be resumed alone", map[string]string{"flow_run_id": strconv.FormatInt(found.flow, 10)}}
 	case found.status != edges.StatusBlocked && found.status != edges.StatusStopped && found.status != edges.StatusFailed:
 		return nil, &problem{http.StatusUnprocessableEntity, "BAD_INPUT", fmt.Sprintf("a run that is %s cannot be resumed", found.status), nil}
 	}

@@ -12,6 +12,7 @@ import (
 )
 
 func benchWorkspace(b *testing.B, rows int) (*simulator.Workspace, *simulator.ManualClock) {
+	b.Helper()
 	clock := simulator.NewManualClock(start)
 	w, err := simulator.New(simulator.Config{Seed: 1, Clock: clock, History: simulator.None, RunsPerDay: simulator.None, NoGzip: true})
 	if err != nil {
@@ -30,8 +31,8 @@ func BenchmarkListPage(b *testing.B) {
 	w, _ := benchWorkspace(b, 100_000)
 	for _, offset := range []int{0, 50_000} {
 		b.Run(fmt.Sprintf("offset=%d", offset), func(b *testing.B) {
-			r := httptest.NewRequest(http.MethodGet, fmt.Sprintf("/v1/runs?limit=100&offset=%d&sort=-updated_at&sort=-created_at", offset), nil)
-			r.Header.Set("X-API-Key", simulator.DefaultAPIKey)
+			r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, fmt.Sprintf("/v1/runs?limit=100&offset=%d&sort=-updated_at&sort=-created_at", offset), http.NoBody)
+			r.Header.Set("X-Api-Key", simulator.DefaultAPIKey)
 			for b.Loop() {
 				rec := httptest.NewRecorder()
 				w.ServeHTTP(rec, r)

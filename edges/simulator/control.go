@@ -23,7 +23,7 @@ func (w *Workspace) controlRoutes() {
 	handle := func(pattern string, f func(*http.Request) (any, error)) {
 		w.mux.HandleFunc(pattern, func(rw http.ResponseWriter, r *http.Request) {
 			r.Body = http.MaxBytesReader(rw, r.Body, maxControlBody)
-			answerControl(rw, r, f)
+			w.answerControl(rw, r, f)
 		})
 	}
 	w.mux.HandleFunc("GET /simulator/{$}", w.controlPage)
@@ -110,7 +110,7 @@ func (w *Workspace) controlRoutes() {
 }
 
 // answerControl writes what f returns as JSON; an error is the caller's fault.
-func answerControl(rw http.ResponseWriter, r *http.Request, f func(*http.Request) (any, error)) {
+func (w *Workspace) answerControl(rw http.ResponseWriter, r *http.Request, f func(*http.Request) (any, error)) {
 	v, err := f(r)
 	code := http.StatusOK
 	if err != nil {
@@ -122,7 +122,9 @@ func answerControl(rw http.ResponseWriter, r *http.Request, f func(*http.Request
 	if _, long := v.(Truth); !long {
 		e.SetIndent("", "  ")
 	}
-	e.Encode(v) //nolint:errcheck // a reader that has gone away is no concern of the workspace
+	if err := e.Encode(v); err != nil {
+		w.log.Debug("control answer not written", "path", r.URL.Path, "err", err)
+	}
 }
 
 // count reads how many of something are meant.
@@ -151,8 +153,9 @@ func (w *Workspace) controlTrouble(r *http.Request) (any, error) {
 	case strings.HasPrefix(text, "["):
 		err = json.Unmarshal(body, &all)
 	case strings.HasPrefix(text, "{"):
-		all = make([]Trouble, 1)
-		err = json.Unmarshal(body, &all[0])
+		var one Trouble
+		err = json.Unmarshal(body, &one)
+		all = []Trouble{one}
 	case kind == "application/json":
 		err = errors.New("neither an object nor a list")
 	default:
@@ -186,7 +189,7 @@ func (w *Workspace) controlTrouble(r *http.Request) (any, error) {
 // controlTruth writes the truth; ?from=N leaves out the entries before number
 // N, and ?runs=false the runs.
 func (w *Workspace) controlTruth(rw http.ResponseWriter, r *http.Request) {
-	answerControl(rw, r, func(r *http.Request) (any, error) {
+	w.answerControl(rw, r, func(r *http.Request) (any, error) {
 		from := int64(0)
 		if s := r.FormValue("from"); s != "" {
 			var err error

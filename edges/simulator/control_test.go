@@ -14,7 +14,7 @@ import (
 // post does what "curl -d" does.
 func (o *office) post(code int, path, body string) reply {
 	o.t.Helper()
-	a, err := o.do(http.MethodPost, path, strings.NewReader(body), "Content-Type", "application/x-www-form-urlencoded", "X-API-Key", "")
+	a, err := o.do(http.MethodPost, path, strings.NewReader(body), "Content-Type", "application/x-www-form-urlencoded", "X-Api-Key", "")
 	if err != nil || a.code != code {
 		o.t.Fatalf("POST %s %s: %d, %v: %s", path, body, a.code, err, a.body)
 	}

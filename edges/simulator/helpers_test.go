@@ -64,7 +64,7 @@ func (o *office) do(method, path string, body io.Reader, header ...string) (repl
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	r.Header.Set("X-API-Key", o.key)
+	r.Header.Set("X-Api-Key", o.key)
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -95,16 +95,20 @@ func (o *office) must(code int, method, path string) reply {
 
 // apiRun is what the tests look at in a row.
 type apiRun struct {
-	ID              int64
-	UID             string
-	ActionName      *string `json:"action_name"`
-	ExecutionMode   *string `json:"execution_mode"`
-	Status          *edges.Status
-	RetryCount      int64                   `json:"retry_count"`
-	OutputCount     int64                   `json:"output_count"`
-	LastError       *struct{ Label string } `json:"last_error"`
-	Parameters      map[string]any
-	Callback        *struct{ Headers map[string]string }
+	ID            int64         `json:"id"`
+	UID           string        `json:"uid"`
+	ActionName    *string       `json:"action_name"`
+	ExecutionMode *string       `json:"execution_mode"`
+	Status        *edges.Status `json:"status"`
+	RetryCount    int64         `json:"retry_count"`
+	OutputCount   int64         `json:"output_count"`
+	LastError     *struct {
+		Label string `json:"label"`
+	} `json:"last_error"`
+	Parameters map[string]any `json:"parameters"`
+	Callback   *struct {
+		Headers map[string]string `json:"headers"`
+	} `json:"callback"`
 	WorkspaceUID    string     `json:"workspace_uid"`
 	ScheduledRunUID *string    `json:"scheduled_run_uid"`
 	PostponedUntil  *time.Time `json:"postponed_until"`

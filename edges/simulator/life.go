@@ -39,7 +39,7 @@ type source struct {
 // happens by itself follows.
 func (w *Workspace) populate(from int64) error {
 	for i, a := range w.actions {
-		s := &source{action: a, rng: rand.New(rand.NewPCG(w.seed, mix(uint64(i)+1)))}
+		s := &source{action: a, rng: rand.New(rand.NewPCG(w.seed, mix(uint64(i)+1)))} //nolint:gosec // it has to be the same each time
 		w.sources = append(w.sources, s)
 		w.planArrival(i, from)
 		for _, spec := range a.crons {
@@ -117,42 +117,37 @@ func (w *Workspace) happen(e event) {
 	case eventArrive:
 		w.arrive(e.source, e.at)
 		w.planArrival(e.source, e.at)
-		return
 	case eventFire:
 		w.fire(e.source, e.at)
 		w.planFiring(e.source, e.at)
-		return
 	case eventSync:
 		w.sync(e.at)
 		w.agenda.push(event{at: e.at + w.syncEvery, kind: eventSync})
-		return
 	case eventPublish:
 		w.publish(e.run, e.shown)
-		return
+	default:
+		if !e.run.removed && e.run.gen == e.gen {
+			w.live(e.run, e.kind, e.at)
+		}
 	}
-	r := e.run
-	if r.removed || r.gen != e.gen {
-		return
-	}
-	switch e.kind {
+}
+
+// live lets a run do the next thing of its life.
+func (w *Workspace) live(r *run, kind eventKind, at int64) {
+	switch kind {
 	case eventQueue:
-		w.change(r, e.at, func() {
-			r.status = edges.StatusQueued
-			if r.schedule != "" {
-				r.status = edges.StatusScheduled
-			}
-			r.updated = e.at
-		})
+		w.accept(r, at)
 	case eventStart:
-		w.start(r, e.at)
+		w.start(r, at)
 	case eventProgress:
-		w.progress(r, e.at)
+		w.progress(r, at)
 	case eventFinish:
-		w.finish(r, e.at)
+		w.finish(r, at)
 	case eventResume:
-		w.resume(r, e.at)
+		w.resume(r, at)
 	case eventStop:
-		w.stop(r, e.at)
+		w.stop(r, at)
+	default: // the others are none of a run's
 	}
 }
 
@@ -173,7 +168,7 @@ func (w *Workspace) arrive(source int, at int64) {
 	if w.trouble(KindQuiet, a.name, at) != nil {
 		launches = 0
 	} else if t := w.trouble(KindBurst, a.name, at); t != nil {
-		launches = int(t.Factor + unit(mix(w.seed^uint64(at))))
+		launches = int(t.Factor + unit(mix(w.seed^bits64(at))))
 	}
 	// The same is drawn from the source whatever the trouble, so that life goes
 	// on as it would have gone without it.
@@ -199,14 +194,14 @@ func (w *Workspace) arrive(source int, at int64) {
 }
 
 // keys returns where the action's runs have their keys.
-func (a *action) keys() uint64 { return uint64(a.id) << 40 }
+func (a *action) keys() uint64 { return bits64(a.id) << 40 }
 
 // fire is a schedule's launch.
 func (w *Workspace) fire(index int, at int64) {
 	sc := w.schedules[index]
 	a := sc.action
 	sc.fired++
-	key := mix(w.seed^uint64(index)<<32^0xf1) + sc.fired<<16
+	key := mix(w.seed^bits64(index)<<32^0xf1) + sc.fired<<16
 	w.pcg.Seed(key, 0)
 	mean := w.pace(at) * 7 * a.share * a.scheduled / float64(len(a.crons)) / sc.perWeek
 	n := min(poisson(mean, w.rng), 400)
@@ -253,13 +248,23 @@ func (w *Workspace) launch(a *action, live bool, sc *schedule, user string, flow
 		if rng.Float64() < w.nullUpdated {
 			r.updated = 0
 		}
-		accepted := at + 60 + int64(mix(uint64(at))%190) // the whole launch at once
+		accepted := at + 60 + int64(mix(bits64(at))%190) // the whole launch at once
 		wait := int64(1500*math.Exp(0.7*rng.NormFloat64())) + int64(i)*a.gap.Milliseconds()
 		w.add(r, at)
 		w.agenda.push(event{at: accepted, kind: eventQueue, run: r})
 		w.plan(r, eventStart, accepted+1+wait)
 	}
 	return r
+}
+
+// accept takes a run that has been made into the queue.
+func (w *Workspace) accept(r *run, at int64) {
+	w.change(r, at, func() {
+		r.status, r.updated = edges.StatusQueued, at
+		if r.schedule != "" {
+			r.status = edges.StatusScheduled
+		}
+	})
 }
 
 // start puts a waiting run to work, unless the queue has stalled; a blocked

@@ -267,8 +267,8 @@ func TestRhythm(t *testing.T) {
 			if !e.New || e.Mode != edges.ModeLive { // people, not their launches' sizes
 				continue
 			}
-			switch d := e.CreatedAt.Weekday(); {
-			case d == time.Saturday || d == time.Sunday:
+			switch e.CreatedAt.Weekday() {
+			case time.Saturday, time.Sunday:
 				weekend += 1.0 / 4
 			default:
 				weekday += 1.0 / 10

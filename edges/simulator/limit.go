@@ -49,13 +49,13 @@ func (w *Workspace) allow(h http.Header, group string) bool {
 	if len(w.recent) > 0 {
 		wait = time.Duration(w.recent[0]+window-w.now) * time.Millisecond
 	}
-	h.Set("X-RateLimit-Remaining", strconv.Itoa(w.limit-len(w.recent)))
+	h.Set("X-Ratelimit-Remaining", strconv.Itoa(w.limit-len(w.recent)))
 	if w.config.RateLimitHints {
-		h.Set("X-RateLimit-Limit", strconv.Itoa(w.limit))
-		h.Set("X-RateLimit-Reset", seconds(wait))
+		h.Set("X-Ratelimit-Limit", strconv.Itoa(w.limit))
+		h.Set("X-Ratelimit-Reset", seconds(wait))
 	}
 	if !allowed {
-		h.Set("X-RateLimit-Type", group)
+		h.Set("X-Ratelimit-Type", group)
 		if w.config.RateLimitHints {
 			h.Set("Retry-After", seconds(wait))
 		}

@@ -286,7 +286,7 @@ func TestTiesInNoOrder(t *testing.T) {
 			inFront[u] = true
 		}
 		different = different || !slices.Equal(front, fixed)
-		back := o.uids(append(args, "offset", "15")...)
+		back := o.uids(append(slices.Clone(args), "offset", "15")...)
 		if !slices.Equal(back[5:], rowUIDs(rows[20:])) {
 			t.Fatalf("rows without a tie have moved: %v", back)
 		}
@@ -294,7 +294,7 @@ func TestTiesInNoOrder(t *testing.T) {
 			inBack[u] = true
 			crossed = crossed || slices.Contains(front, u)
 		}
-		both := append(slices.Clone(front), back[:5]...)
+		both := slices.Concat(front, back[:5])
 		sort.Strings(both)
 		for _, u := range both {
 			if !slices.Contains(rowUIDs(rows[:20]), u) {
@@ -309,7 +309,7 @@ func TestTiesInNoOrder(t *testing.T) {
 		t.Errorf("of the 20 ties only %d ever came to the front page, and %d to the back", len(inFront), len(inBack))
 	}
 	// created_at tells these runs apart: with it there is only one order.
-	full := append(args, "sort", "-created_at")
+	full := append(slices.Clone(args), "sort", "-created_at")
 	if a, b := o.uids(full...), o.uids(full...); !slices.Equal(a, b) {
 		t.Error("runs that are no ties are shuffled")
 	}
@@ -488,10 +488,13 @@ func TestOddTextSurvives(t *testing.T) {
 	a := o.must(200, "GET", "/v1/runs/"+u)
 	got := decode[struct {
 		ActionName string `json:"action_name"`
-		Status     string
+		Status     string `json:"status"`
 		LastError  struct {
-			Label, Message string
-			Params         struct{ A []int }
+			Label   string `json:"label"`
+			Message string `json:"message"`
+			Params  struct {
+				A []int `json:"a"`
+			} `json:"params"`
 		} `json:"last_error"`
 	}](t, a.body)
 	if got.ActionName != odd || got.Status != "NEW_STATUS" || got.LastError.Label != odd || got.LastError.Message != odd || got.LastError.Params.A[0] != 1 {

@@ -106,7 +106,7 @@ func intParameter(v url.Values, name string, otherwise, least, most int) (int, *
 	}
 	n, err := strconv.Atoi(values[len(values)-1])
 	if err != nil {
-		p := invalid(name, fmt.Sprintf("%s must be an integer", name))
+		p := invalid(name, name+" must be an integer")
 		p.code = http.StatusBadRequest
 		return 0, p
 	}
@@ -121,13 +121,13 @@ func isUUID(s string) bool {
 		return false
 	}
 	for i := range len(s) {
-		switch c := s[i]; i {
+		switch i {
 		case 8, 13, 18, 23:
-			if c != '-' {
+			if s[i] != '-' {
 				return false
 			}
 		default:
-			if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F') {
+			if !strings.ContainsRune("0123456789abcdefABCDEF", rune(s[i])) {
 				return false
 			}
 		}

@@ -287,7 +287,10 @@ func appendNullable(b []byte, s string) []byte {
 func appendString(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
-			quoted, _ := json.Marshal(s) // a string always marshals
+			quoted, err := json.Marshal(s)
+			if err != nil { // of a string there is none
+				return append(b, "null"...)
+			}
 			return append(b, quoted...)
 		}
 	}
@@ -348,6 +351,11 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
+}
+
+// bits64 is a number as bits to mix.
+func bits64[T int | int64](n T) uint64 {
+	return uint64(n)
 }
 
 // uuid makes a version 4 UUID out of two numbers.

@@ -231,16 +231,16 @@ func TestRateLimits(t *testing.T) {
 					code, path = 404, "/v1/runs/"+uid(1)
 				}
 				a := o.must(code, "GET", path)
-				if got := a.header.Get("X-RateLimit-Remaining"); got != itoa(limit-1-i) {
+				if got := a.header.Get("X-Ratelimit-Remaining"); got != itoa(limit-1-i) {
 					t.Fatalf("request %d: %s remaining", i, got)
 				}
-				if a.header.Get("Retry-After") != "" || a.header.Get("X-RateLimit-Limit") != "" {
+				if a.header.Get("Retry-After") != "" || a.header.Get("X-Ratelimit-Limit") != "" {
 					t.Fatal("hints without being asked for")
 				}
 			}
 			a := o.must(429, "GET", "/v1/runs")
 			checkProblem(t, a)
-			if a.header.Get("X-RateLimit-Type") != "runs" || a.header.Get("X-RateLimit-Remaining") != "0" {
+			if a.header.Get("X-Ratelimit-Type") != "runs" || a.header.Get("X-Ratelimit-Remaining") != "0" {
 				t.Errorf("headers %v", a.header)
 			}
 			// 60 seconds after the first request its place is free, and no
@@ -267,7 +267,7 @@ func TestRateLimits(t *testing.T) {
 		}
 		o.clock.Advance(20500 * time.Millisecond)
 		a := o.must(429, "GET", "/v1/runs")
-		if a.header.Get("Retry-After") != "40" || a.header.Get("X-RateLimit-Limit") != "30" || a.header.Get("X-RateLimit-Reset") != "40" {
+		if a.header.Get("Retry-After") != "40" || a.header.Get("X-Ratelimit-Limit") != "30" || a.header.Get("X-Ratelimit-Reset") != "40" {
 			t.Errorf("headers %v", a.header)
 		}
 	})

@@ -63,7 +63,7 @@ const (
 
 // Trouble is something that goes wrong for a while. Which of its settings have
 // a meaning depends on its kind; a zero one stands for the kind's default.
-type Trouble struct {
+type Trouble struct { //nolint:recvcheck // it is passed by value, and only what fills it in needs a pointer
 	// ID is given by the workspace.
 	ID int
 	// Kind is what goes wrong.
@@ -471,7 +471,7 @@ func (w *Workspace) trouble(k Kind, action string, at int64) *Trouble {
 // hit reports whether a trouble befalls a run: always the same answer for the
 // same two.
 func (w *Workspace) hit(t *Trouble, r *run) bool {
-	return unit(mix(w.seed^r.key^mix(uint64(t.ID)))) < t.Share
+	return unit(mix(w.seed^r.key^mix(bits64(t.ID)))) < t.Share
 }
 
 // doom returns how trouble makes a run end, if it does.
@@ -485,6 +485,7 @@ func (w *Workspace) doom(r *run, at int64) (outcome, bool) {
 			return outcome{status: edges.StatusFailed, label: t.Error}, true
 		case KindBlocked:
 			return outcome{status: edges.StatusBlocked, label: t.Error}, true
+		default: // the others are no end
 		}
 	}
 	return outcome{}, false

@@ -31,7 +31,7 @@ func TestParseTrouble(t *testing.T) {
 		"outage":                          {Kind: simulator.KindOutage, Code: 503},
 		"storm:share=0.5:retry-after=7s":  {Kind: simulator.KindStorm, Share: 0.5, RetryAfter: 7 * time.Second},
 		"late:share=0.3:delay=20s":        {Kind: simulator.KindLate, Share: 0.3, Delay: 20 * time.Second},
-		" revoked ":                       {Kind: simulator.KindRevoked},
+		"revoked\n":                       {Kind: simulator.KindRevoked},
 		"quiet:from=2026-03-18T12:00:00Z:for=1h": {
 			Kind: simulator.KindQuiet, From: time.Date(2026, 3, 18, 12, 0, 0, 0, time.UTC), For: time.Hour,
 		},
@@ -271,16 +271,19 @@ func TestAnswerTrouble(t *testing.T) {
 		"storm":          {"storm", wantHeader(429, "Retry-After", "")},
 		"storm with end": {"storm:retry-after=7s", wantHeader(429, "Retry-After", "7")},
 		"slow": {"slow:delay=1ms", func(t *testing.T, a reply, err error) {
+			t.Helper()
 			if err != nil || a.code != 200 || a.err != nil {
 				t.Errorf("%d, %v, %v", a.code, err, a.err)
 			}
 		}},
 		"no answer": {"outage:drop=true", func(t *testing.T, _ reply, err error) {
+			t.Helper()
 			if err == nil {
 				t.Error("an answer came")
 			}
 		}},
 		"cut": {"cut", func(t *testing.T, a reply, err error) {
+			t.Helper()
 			if err != nil {
 				return // the connection broke before the header was through
 			}
@@ -289,6 +292,7 @@ func TestAnswerTrouble(t *testing.T) {
 			}
 		}},
 		"garbage": {"garbage", func(t *testing.T, a reply, err error) {
+			t.Helper()
 			var rows []map[string]any
 			if err == nil && a.err == nil && json.Unmarshal(a.body, &rows) == nil {
 				t.Errorf("a list: %s", a.body)

@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// None, given as a Config's History, Retention, WarmUp, RunsPerDay or
-// HistoryRunsPerDay, means that there is to be none of it.
+// None means that there is to be none of it, where it is a Config's History,
+// Retention, WarmUp, RunsPerDay or HistoryRunsPerDay.
 const None = -1
 
 // Defaults of Config.
@@ -211,8 +211,8 @@ func New(config Config) (*Workspace, error) {
 	for i := range uint64(4) {
 		w.users = append(w.users, uuid(mix(w.seed^(16+i)), mix(w.seed^(32+i))))
 	}
-	w.rng = rand.New(w.pcg)
-	w.requests = rand.New(rand.NewPCG(w.seed, 5))
+	w.rng = rand.New(w.pcg)                       //nolint:gosec // it has to be the same each time
+	w.requests = rand.New(rand.NewPCG(w.seed, 5)) //nolint:gosec // as above
 	for _, a := range w.actions {
 		w.byName[a.name] = a
 	}
