@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -77,6 +78,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exited
 	}
 	if err != nil {
+		if culprit := refused(app, args); culprit != "" {
+			err = fmt.Errorf("%s: %w", culprit, err)
+		}
 		err = usageError{fmt.Errorf("%w (%s --help lists the flags)", err, name)}
 	} else {
 		for flag, set := range o.given {
@@ -95,6 +99,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// refused names the flag, or the environment variable, whose value was refused.
+// Kingpin's error says only what is wrong with the value. It is empty where the
+// error is about something else, which it then names.
+func refused(app *kingpin.Application, args []string) string {
+	parsed, err := app.ParseContext(args)
+	if err != nil {
+		return ""
+	}
+	for _, e := range parsed.Elements {
+		if f, ok := e.Clause.(*kingpin.FlagClause); ok && e.Value != nil && f.Model().Value.Set(*e.Value) != nil {
+			return "--" + f.Model().Name
+		}
+	}
+	for _, f := range app.Model().Flags {
+		if text := os.Getenv(f.Envar); text != "" && f.Value.Set(text) != nil {
+			return f.Envar
+		}
+	}
+	return ""
 }
 
 // options are the values of the flags.
@@ -318,7 +343,7 @@ func (o *options) export(ctx context.Context, key func() (string, error), log *s
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 
-	log.Info("starting", "version", version.Info(), "workspace", o.workspace, "url", client.String(), "storage", folder)
+	log.Info("starting", "version", version.Info(), "workspace", o.workspace, "url", withoutUser(o.url), "storage", folder)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return o.listenAndServe(ctx, listeners, o.handler(c), log) })
 	group.Go(func() error {
@@ -332,6 +357,16 @@ func (o *options) export(ctx context.Context, key func() (string, error), log *s
 	err = group.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// withoutUser is a URL without the credentials that it may hold.
+func withoutUser(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	u.User = nil
+	return u.String()
 }
 
 // folder is where the store lies; without a --storage.path it is a new one
@@ -478,10 +513,10 @@ func (o *options) listenAndServe(ctx context.Context, listeners []net.Listener, 
 }
 
 // healthcheck asks an exporter whether it is healthy.
-func healthcheck(ctx context.Context, url string) error {
+func healthcheck(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return usageError{err}
 	}
@@ -497,7 +532,7 @@ func healthcheck(ctx context.Context, url string) error {
 	defer answer.Body.Close()
 	// An exporter that asks for a password lives too.
 	if answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusUnauthorized {
-		return fmt.Errorf("%s answers %s", url, answer.Status)
+		return fmt.Errorf("%s answers %s", address, answer.Status)
 	}
 	return nil
 }
