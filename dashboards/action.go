@@ -21,20 +21,20 @@ func action() *board {
 	b.add(blockedNow().stat(4, 4, couple))
 	b.add(p95Total().stat(4, 4, single))
 	b.add(outputsTotal().stat(4, 4, single))
-	b.add(endsByStatus().timeseries(12, 9, stacked))
-	b.add(successByAction().timeseries(12, 9, all(named, high)))
+	b.add(endsByStatus().timeseries(12, 10, stacked))
+	b.add(successByAction().timeseries(12, 10, all(named, high)))
 	b.add(sideBySide().table(24, 8, "Ended"))
 
 	b.section("Which errors, which runs?")
-	b.add(errorsOverTime().timeseries(10, 9, all(named, stacked)))
-	b.add(errorsTable().table(14, 9, "Times"))
+	b.add(errorsOverTime().timeseries(10, 10, all(named, stacked)))
+	b.add(errorsTable().table(14, 10, "Times"))
 	b.add(latestProblems().table(24, 9, "When"))
 
 	b.section("How long does it take?")
 	b.add(durationPercentiles().timeseries(12, 9, logarithmic))
 	b.add(durationHeatmap().heatmap(12, 9))
-	b.add(p95ByAction().timeseries(12, 9, all(named, logarithmic)))
-	b.add(queuePercentiles().timeseries(12, 9, logarithmic))
+	b.add(p95ByAction().timeseries(12, 10, all(named, logarithmic)))
+	b.add(queuePercentiles().timeseries(12, 10, logarithmic))
 
 	b.section("Does the way of launching matter?")
 	b.add(endsByMode().timeseries(8, 9, nil))
@@ -51,10 +51,10 @@ func action() *board {
 	}
 
 	b.section("What is under way, what comes out?")
-	b.add(underWay().timeseries(12, 8, stacked))
-	b.add(oldestByAction().timeseries(12, 8, named))
-	b.add(outputsByAction().timeseries(12, 8, named))
-	b.add(retriesByAction().timeseries(12, 8, all(named, calm)))
+	b.add(underWay().timeseries(12, 10, stacked))
+	b.add(oldestByAction().timeseries(12, 10, all(named, logarithmic)))
+	b.add(outputsByAction().timeseries(12, 10, named))
+	b.add(retriesByAction().timeseries(12, 10, all(named, calm)))
 	return b
 }
 
@@ -88,7 +88,6 @@ func successByAction() panel {
 	p.title = "What share of each action's runs succeeds?"
 	p.about += " The ten busiest of the chosen actions."
 	p.queries[0].expr = busiest("action", p.queries[0].expr, transitions(ended), perStatus)
-	p.queries[0].step, p.queries[1].step = sparse, sparse
 	return p
 }
 
@@ -139,7 +138,7 @@ func errorsTable() panel {
 		}}},
 		overrides: []override{
 			byName("Error", property("custom.minWidth", 135)),
-			byName("Status", property("custom.width", 160), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
+			byName("Status", property("custom.width", 175), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
 			byName("Action", property("custom.minWidth", 180)),
 			byName("Times", property("custom.width", 70)),
 			actionCell("Action"),
@@ -153,7 +152,7 @@ func p95ByAction() panel {
 		unit: unitSeconds, empty: noRuns,
 		queries: []query{{
 			expr:   busiest("action", quantile("0.95", "action", perStatus, durations(), window, ""), transitions(ended), perStatus),
-			legend: "{{action}}", step: sparse, exemplars: true,
+			legend: "{{action}}", step: coarse, exemplars: true,
 		}},
 	}
 }
@@ -164,7 +163,7 @@ func endsByMode() panel {
 		unit: unitCount, empty: noRuns,
 		queries: []query{{
 			expr:   perMinute("mode", perStatus, transitions(ended), ""),
-			legend: "{{mode}}", step: sparse, exemplars: true,
+			legend: "{{mode}}", step: coarse, exemplars: true,
 		}},
 		overrides: byMode(),
 	}
@@ -173,7 +172,6 @@ func endsByMode() panel {
 func shareByMode() panel {
 	p := successOverTime("mode")
 	p.title = "Success share, by mode"
-	p.queries[0].step, p.queries[1].step = sparse, sparse
 	p.overrides = append(p.overrides, byMode()...)
 	return p
 }
@@ -184,7 +182,7 @@ func p95ByMode() panel {
 		unit: unitSeconds, empty: noRuns,
 		queries: []query{{
 			expr:   quantile("0.95", "mode", perStatus, durations(), window, ""),
-			legend: "{{mode}}", step: sparse, exemplars: true,
+			legend: "{{mode}}", step: coarse, exemplars: true,
 		}},
 		overrides: byMode(),
 	}
@@ -256,7 +254,7 @@ func outputsByAction() panel {
 		unit: unitCount, empty: noRuns,
 		queries: []query{{
 			expr:   busiest("action", perMinute("action", perPair, outputs, ""), outputs, perPair),
-			legend: "{{action}}", step: sparse,
+			legend: "{{action}}", step: coarse,
 		}},
 	}
 }
@@ -268,7 +266,7 @@ func retriesByAction() panel {
 		unit: unitCount, empty: "no retries in this range",
 		queries: []query{{
 			expr:   busiest("action", perMinute("action", perPair, retries, ""), retries, perPair),
-			legend: "{{action}}", step: sparse,
+			legend: "{{action}}", step: coarse,
 		}},
 	}
 }

@@ -128,7 +128,7 @@ func version() panel {
 	return panel{
 		title: "Version", about: "The running versions of the exporter. Good: one.",
 		unit: unitText, empty: notYet,
-		queries: []query{{expr: "count by (version) (" + where("edges_exporter_build_info", ofProcess) + ")", legend: "{{version}}"}},
+		queries: []query{{expr: "count by (version, goversion) (" + where("edges_exporter_build_info", ofProcess) + ")", legend: "{{version}} {{goversion}}"}},
 	}
 }
 

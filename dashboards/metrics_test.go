@@ -39,7 +39,7 @@ var ofExporter = map[string]metric{
 	"edges_api_request_duration_seconds":        {"histogram", []string{"workspace", "endpoint"}},
 	"edges_api_budget_requests_per_minute":      {"gauge", []string{"workspace"}},
 	"edges_api_throttled_seconds_total":         {"counter", []string{"workspace"}},
-	"edges_exporter_build_info":                 {"gauge", []string{"version"}},
+	"edges_exporter_build_info":                 {"gauge", []string{"version", "goversion"}},
 	"process_start_time_seconds":                {"gauge", nil},
 	"process_resident_memory_bytes":             {"gauge", nil},
 	"process_cpu_seconds_total":                 {"counter", nil},

@@ -25,13 +25,11 @@ const (
 )
 
 // Steps below which a graph is not drawn finer. With the usual scrape interval
-// they make $__rate_interval 4, 8 and 20 minutes: few runs a minute make shares
-// and quantiles of shorter stretches jump about.
+// they make $__rate_interval 4 and 8 minutes: few runs a minute make shares and
+// quantiles of shorter stretches jump about.
 const (
 	fine   = "1m"
 	coarse = "2m"
-	// sparse is for single actions, of which some run a few times an hour.
-	sparse = "5m"
 )
 
 // panel is what every panel has, whatever it draws.
@@ -108,7 +106,8 @@ func high(b *timeseries.PanelBuilder) { b.AxisSoftMin(0.7).FillOpacity(0) }
 // from panel to panel. The colours are those of the reader's theme, of which
 // Grafana has some for colour-blind readers.
 func named(b *timeseries.PanelBuilder) {
-	b.FillOpacity(0).ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdPaletteClassicByName))
+	b.FillOpacity(0).Legend(legend().Calcs(nil)).
+		ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdPaletteClassicByName))
 }
 
 // shaded draws the series of a panel in shades of one colour.
@@ -161,10 +160,7 @@ func couple(b *stat.PanelBuilder) {
 }
 
 // text shows the series' name in place of its value.
-func text(b *stat.PanelBuilder) {
-	single(b)
-	b.TextMode(common.BigValueTextModeName)
-}
+func text(b *stat.PanelBuilder) { b.TextMode(common.BigValueTextModeName) }
 
 // tiles shows name and number of each series, on the series' colour.
 func tiles(b *stat.PanelBuilder) {

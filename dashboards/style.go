@@ -16,7 +16,7 @@ const (
 	// neutral is for what is neither good nor bad and is not a status.
 	neutral = "#9673D3"
 	// light and strong are neutral's neighbours, for lines of one kind.
-	light  = "#B8A9D9"
+	light  = "#AD93E3"
 	strong = "#7A52C7"
 	// reference is for lines to compare with: an objective, the week before.
 	reference = "#8E8E8E"
