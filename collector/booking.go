@@ -28,8 +28,9 @@ type booking struct {
 	// settled reports whether polls have read everything up to a time.
 	settled func(updated int64) bool
 	moves   func(moved)
-	// now is the API's clock at the observation in hand.
-	now int64
+	// now is the API's clock at the observation in hand, answer its number.
+	now    int64
+	answer uint64
 
 	anyUndated      bool
 	workspaceUID    string
@@ -129,7 +130,7 @@ func (b *booking) findUndated(seen []observation) error {
 
 // take books one observation.
 func (b *booking) take(o *observation) error {
-	b.now = o.now
+	b.now, b.answer = o.now, o.answer
 	returned := map[string]bool{}
 	for i := range o.rows {
 		row := &o.rows[i]
@@ -231,7 +232,7 @@ func (b *booking) run(row *edges.Run) (bool, error) {
 	}
 	b.count(row, &old, &next)
 	if b.moves != nil {
-		b.moves(moved{known: true, from: old.updated, to: next.updated})
+		b.moves(moved{answer: b.answer, known: true, from: old.updated, to: next.updated})
 	}
 	if err := b.index(key, &old, -1); err != nil {
 		return false, err
@@ -331,7 +332,7 @@ func (b *booking) first(key []byte, row *edges.Run) error {
 		}
 	}
 	if b.moves != nil {
-		b.moves(moved{to: r.updated})
+		b.moves(moved{answer: b.answer, to: r.updated})
 	}
 	b.add(keyOf(famLedgerRuns), 1, nil)
 	return b.put(key, &r)

@@ -38,6 +38,8 @@ type follower struct {
 	// limit is the page size; an answer over the bound makes it smaller for a
 	// while.
 	limit int
+	// answers counts the answers since the start.
+	answers uint64
 	// jumped is a change of the API's clock that the next answer may confirm.
 	jumped time.Duration
 
@@ -119,10 +121,10 @@ func (f *follower) front(ctx context.Context) error {
 	settled := now - int64(f.overlap)
 	// A clock that was set back stamps new rows below older ones.
 	st.Settled, st.Newest = min(st.Settled, settled), min(st.Newest, now)
-	remainder := stretch{High: unknown, Offset: max(0, p.above)}
+	remainder := stretch{High: unknown, Offset: max(0, p.above), anchor: f.answers}
 	if p.some {
 		remainder.High = p.oldest
-		st.covered(p.oldest, max(0, p.above))
+		st.covered(p.oldest, max(0, p.above), f.answers)
 	}
 	if p.above <= 0 {
 		remainder.Tie, remainder.Offset = p.last, max(1, p.rows-1)
@@ -152,7 +154,7 @@ func (f *follower) front(ctx context.Context) error {
 		}
 	}
 	st.Newest = min(st.Newest, now)
-	if err := f.book.add(observation{rows: rows, now: now}); err != nil {
+	if err := f.book.add(observation{rows: rows, answer: f.answers, now: now}); err != nil {
 		return err
 	}
 	if len(st.Stretches) == 0 {
@@ -188,10 +190,11 @@ func (f *follower) advance(ctx context.Context, s *stretch) error {
 		return f.unusable(rows, now, err)
 	}
 	v, stalled := s.read(&p, rows)
+	s.anchor = f.answers
 	if stalled == nil && v == done {
 		f.book.state.Stretches = f.book.state.Stretches[1:]
 	}
-	if err := f.book.add(observation{rows: rows, now: now}); err != nil {
+	if err := f.book.add(observation{rows: rows, answer: f.answers, now: now}); err != nil {
 		return err
 	}
 	if v == done {
@@ -203,7 +206,7 @@ func (f *follower) advance(ctx context.Context, s *stretch) error {
 
 // unusable books the rows of a page whose place in the list means nothing.
 func (f *follower) unusable(rows []edges.Run, now int64, why error) error {
-	return errors.Join(why, f.book.add(observation{rows: rows, now: now}))
+	return errors.Join(why, f.book.add(observation{rows: rows, answer: f.answers, now: now}))
 }
 
 // audit reads runs in flight again that the list has not shown for long.
@@ -230,12 +233,13 @@ func (f *follower) audit(ctx context.Context, until time.Time) error {
 			}
 			return fmt.Errorf("audit runs in flight: %w", err)
 		}
+		f.answers++
 		for i := range answer.Runs {
 			if uid := answer.Runs[i].UID; uid != "" && !asked[uid] {
 				return fmt.Errorf("audit runs in flight: the API answered with run %q, which was not asked for", uid)
 			}
 		}
-		if err := f.book.add(observation{rows: answer.Runs, now: f.clock(answer.Date), audited: keys}); err != nil {
+		if err := f.book.add(observation{rows: answer.Runs, answer: f.answers, now: f.clock(answer.Date), audited: keys}); err != nil {
 			return err
 		}
 	}
@@ -254,6 +258,7 @@ func (f *follower) spare() bool {
 func (f *follower) list(ctx context.Context, offset int) (rows []edges.Run, limit int, now int64, err error) {
 	for {
 		limit = f.limit
+		f.answers++
 		answer, err := f.client.ListRuns(ctx, edges.RunsQuery{Limit: limit, Offset: offset, Sort: sortNewestFirst})
 		switch {
 		case err == nil:

@@ -48,6 +48,8 @@ type problem struct {
 // observation is what one answer of the API showed.
 type observation struct {
 	rows []edges.Run
+	// answer numbers the answers since the start, in the order of reading.
+	answer uint64
 	// now is the API's clock at the answer, in Unix nanoseconds.
 	now int64
 	// audited are the keys of the runs that were asked for by uid; nil for a
@@ -57,6 +59,8 @@ type observation struct {
 
 // moved says how a run's place in the list changed.
 type moved struct {
+	// answer is the number of the answer that showed the run.
+	answer uint64
 	// known is false for a run that the ledger had not seen.
 	known bool
 	// from and to are its updated_at before and now, in Unix nanoseconds.

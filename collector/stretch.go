@@ -41,6 +41,8 @@ type stretch struct {
 	// Backfill marks what was in the list before T0.
 	Backfill bool `json:",omitempty"`
 
+	// anchor is the number of the answer from which Offset was last taken.
+	anchor uint64
 	search search
 	stall  int
 }
@@ -131,15 +133,16 @@ func (st *state) push(s stretch) {
 }
 
 // covered takes what a read from the front covers out of the stretches: all
-// rows newer than down. offset is the place of a row strictly newer than down.
-func (st *state) covered(down int64, offset int) {
+// rows newer than down. offset is the place of a row strictly newer than down
+// in that answer.
+func (st *state) covered(down int64, offset int, answer uint64) {
 	kept := st.Stretches[:0]
 	for _, s := range st.Stretches {
 		if s.Low > down {
 			continue
 		}
 		if s.High > down {
-			s.High, s.Offset, s.Tie, s.search = down, offset, "", search{}
+			s.High, s.Offset, s.Tie, s.anchor, s.search = down, offset, "", answer, search{}
 		}
 		kept = append(kept, s)
 	}
@@ -147,11 +150,12 @@ func (st *state) covered(down int64, offset int) {
 }
 
 // moved shifts the stretches' offsets by a run that came from at or below a
-// stretch's edge, or is new, and now stands above it.
+// stretch's edge, or is new, and now stands above it. Where the offset comes
+// from the same answer as the run, or from a later one, it is right already.
 func (st *state) moved(m moved) {
 	for i := range st.Stretches {
 		s := &st.Stretches[i]
-		if m.to > s.High && (!m.known || m.from <= s.High) {
+		if s.anchor < m.answer && m.to > s.High && (!m.known || m.from <= s.High) {
 			s.Offset++
 		}
 	}
