@@ -57,8 +57,9 @@ type usageError struct{ error }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
 }
 
 // run is the program: it returns the exit code.
@@ -674,7 +675,7 @@ func settle(ctx context.Context, c *collector.Collector) error {
 	return nil
 }
 
-func (o *options) greet(stdout io.Writer, simulator string) {
+func (o *options) greet(stdout io.Writer, workspace string) {
 	fmt.Fprintf(stdout, `
 The demo is running: a simulated Edges workspace, and an exporter that follows it.
   metrics     http://%[1]s%[2]s
@@ -686,7 +687,7 @@ Try:
   curl -d 'failed:linkedin-extract-people:share=0.9:for=5m:error=LIMIT_REACHED' %[3]s/simulator/trouble
 
 Stop it with Ctrl-C; nothing of it stays.
-`, reachable(o.listen[0]), o.metricsPath, simulator)
+`, reachable(o.listen[0]), o.metricsPath, workspace)
 }
 
 // reachable is an address under which a listener on this machine answers.

@@ -828,7 +828,7 @@ func checkFormat(t *testing.T, format, body string) {
 		for {
 			f := &dto.MetricFamily{}
 			if err := decoder.Decode(f); err != nil {
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					t.Fatal(err)
 				}
 				break
