@@ -377,6 +377,7 @@ func (b *Budget) restore(used budgetUse) {
 	for i, slot := range used.slots {
 		freeAt := now
 		switch slot.state {
+		case slotUnused:
 		case slotTaken:
 			freeAt = now.Add(b.window)
 		case slotReleased:

@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -17,15 +16,16 @@ import (
 // What tells the test's own binary that it is a spender: a process that sends
 // as many requests as its budget lets it, until it is killed.
 const (
-	spenderURL    = "EDGES_TEST_SPENDER_URL"
-	spenderBudget = "EDGES_TEST_SPENDER_BUDGET"
-	spenderSlots  = 5
+	spenderURL   = "EDGES_TEST_SPENDER_URL"
+	spenderSlots = 5
+	// spenderBudget is the file in the process' working folder.
+	spenderBudget = "budget"
 	// spenderWindow is in the place of the minute.
 	spenderWindow = 500 * time.Millisecond
 )
 
 func spend() int {
-	budget, err := newBudget(spenderSlots, os.Getenv(spenderBudget), spenderWindow)
+	budget, err := newBudget(spenderSlots, spenderBudget, spenderWindow)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -35,7 +35,7 @@ func spend() int {
 		group.Go(func() {
 			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 			for {
-				request, err := http.NewRequest(http.MethodGet, os.Getenv(spenderURL), nil)
+				request, err := http.NewRequest(http.MethodGet, os.Getenv(spenderURL), http.NoBody)
 				if err != nil {
 					panic(err)
 				}
@@ -86,18 +86,23 @@ func TestBudgetOutlivesKill(t *testing.T) {
 	server.Start()
 	defer server.Close()
 
-	budgetPath := filepath.Join(t.TempDir(), "budget")
+	folder := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	starts := 0
 	for done := false; !done; starts++ {
-		process := exec.CommandContext(t.Context(), os.Args[0])
-		process.Env = append(os.Environ(), spenderURL+"="+server.URL, spenderBudget+"="+budgetPath)
+		process := exec.CommandContext(t.Context(), self)
+		process.Env = append(os.Environ(), spenderURL+"="+server.URL)
+		process.Dir = folder
 		process.Stderr = os.Stderr
 		if err := process.Start(); err != nil {
 			t.Fatal(err)
 		}
 		ended := make(chan struct{})
 		go func() {
-			process.Wait() // it is killed, which is an error
+			_ = process.Wait() // it is killed, which is an error
 			mu.Lock()
 			close(ended)
 			changed.Broadcast()

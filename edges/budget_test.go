@@ -1,6 +1,7 @@
 package edges
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -43,7 +45,7 @@ func use(t *testing.T, b *Budget, times int) {
 
 func TestBudgetRange(t *testing.T) {
 	for _, n := range []int{-1, 0, maxPerMinute + 1} {
-		if _, err := NewBudget(n, ""); err == nil || !strings.Contains(err.Error(), fmt.Sprint(n)) {
+		if _, err := NewBudget(n, ""); err == nil || !strings.Contains(err.Error(), strconv.Itoa(n)) {
 			t.Errorf("%d a minute: error %v, want one that names the number", n, err)
 		}
 	}
@@ -319,43 +321,42 @@ func TestBudgetClose(t *testing.T) {
 func TestBudgetOutlivesTheProcess(t *testing.T) {
 	for _, test := range []struct {
 		name      string
-		before    func(*testing.T, *Budget)
+		use       int // slots that were used and given back
+		hold      int // slots that were in use when the process was killed
+		pause     time.Duration
 		down      time.Duration
 		perMinute int
 		free      int           // at the start
 		allFree   time.Duration // until all are free
 	}{
-		{name: "nothing used", before: func(*testing.T, *Budget) {}, perMinute: 10, free: 10},
-		{name: "at once", before: func(t *testing.T, b *Budget) { use(t, b, 4) }, perMinute: 10, free: 6, allFree: budgetWindow},
-		{name: "after 20 s", before: func(t *testing.T, b *Budget) { use(t, b, 4) }, down: 20 * time.Second, perMinute: 10, free: 6, allFree: budgetWindow - 20*time.Second},
-		{name: "after two minutes", before: func(t *testing.T, b *Budget) { use(t, b, 4) }, down: 2 * time.Minute, perMinute: 10, free: 10},
+		{name: "nothing used", perMinute: 10, free: 10},
+		{name: "at once", use: 4, perMinute: 10, free: 6, allFree: budgetWindow},
+		{name: "after 20 s", use: 4, down: 20 * time.Second, perMinute: 10, free: 6, allFree: budgetWindow - 20*time.Second},
+		{name: "after two minutes", use: 4, down: 2 * time.Minute, perMinute: 10, free: 10},
 		{
 			name: "killed with two on the way",
-			before: func(t *testing.T, b *Budget) {
-				use(t, b, 1)
-				mustAcquire(t, b)
-				mustAcquire(t, b)
-			},
-			down: 20 * time.Second, perMinute: 10, free: 7, allFree: budgetWindow,
+			use:  1, hold: 2, down: 20 * time.Second, perMinute: 10, free: 7, allFree: budgetWindow,
 		},
-		{name: "smaller budget", before: func(t *testing.T, b *Budget) { use(t, b, 8) }, down: 30 * time.Second, perMinute: 5, free: 0, allFree: budgetWindow - 30*time.Second},
-		{name: "larger budget", before: func(t *testing.T, b *Budget) { use(t, b, 8) }, down: 30 * time.Second, perMinute: 20, free: 12, allFree: budgetWindow - 30*time.Second},
+		{name: "smaller budget", use: 8, down: 30 * time.Second, perMinute: 5, free: 0, allFree: budgetWindow - 30*time.Second},
+		{name: "larger budget", use: 8, down: 30 * time.Second, perMinute: 20, free: 12, allFree: budgetWindow - 30*time.Second},
 		{
-			name:   "in a pause",
-			before: func(_ *testing.T, b *Budget) { b.PauseUntil(time.Now().Add(time.Minute)) },
-			down:   10 * time.Second, perMinute: 10, free: 0, allFree: 50 * time.Second,
+			name:  "in a pause",
+			pause: time.Minute, down: 10 * time.Second, perMinute: 10, free: 0, allFree: 50 * time.Second,
 		},
 		{
-			name:   "clock set back by a day",
-			before: func(t *testing.T, b *Budget) { use(t, b, 4); b.PauseUntil(time.Now().Add(time.Minute)) },
-			down:   -24 * time.Hour, perMinute: 10, free: 0, allFree: maxPause,
+			name: "clock set back by a day",
+			use:  4, pause: time.Minute, down: -24 * time.Hour, perMinute: 10, free: 0, allFree: maxPause,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "budget")
 				b := mustBudget(t, 10, path)
-				test.before(t, b)
+				use(t, b, test.use)
+				for range test.hold {
+					mustAcquire(t, b)
+				}
+				b.PauseUntil(time.Now().Add(test.pause))
 				// A killed process does nothing more; only the file is closed.
 				if err := b.file.close(); err != nil {
 					t.Fatal(err)
@@ -511,7 +512,7 @@ func TestBudgetFileIsLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(before) != string(after) {
+	if !bytes.Equal(before, after) {
 		t.Errorf("the file was\n%x\nand is\n%x", before, after)
 	}
 }
@@ -552,7 +553,7 @@ func TestMostIn(t *testing.T) {
 	}
 }
 
-// TestBudgetInAnyMinute uses a budget for a day, from many sides at once, with
+// TestBudgetInAnyMinute uses a budget for some hours, from many sides at once, with
 // slow and fast answers, callers who give up, pauses, and processes that are
 // killed, and looks at every 60 seconds of what arrives.
 func TestBudgetInAnyMinute(t *testing.T) {
@@ -564,11 +565,12 @@ func TestBudgetInAnyMinute(t *testing.T) {
 }
 
 func anyMinute(t *testing.T, seed uint64) {
+	t.Helper()
 	const perMinute, callers = 7, 12
 	path := filepath.Join(t.TempDir(), "budget")
 	random := rand.New(rand.NewPCG(seed, 1))
 	var arrivals []time.Time
-	for range 60 {
+	for len(arrivals) < 1000 {
 		b := mustBudget(t, perMinute, path)
 		killed, kill := context.WithCancel(t.Context())
 		var mu sync.Mutex // also over random
@@ -625,9 +627,6 @@ func anyMinute(t *testing.T, seed uint64) {
 		t.Errorf("%d requests arrived within 60 seconds, of %d in all", most, len(arrivals))
 	} else if most < perMinute {
 		t.Errorf("at most %d requests arrived within 60 seconds: bursts up to %d must be possible", most, perMinute)
-	}
-	if len(arrivals) < 500 {
-		t.Errorf("only %d requests arrived: that proves little", len(arrivals))
 	}
 }
 

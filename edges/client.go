@@ -397,22 +397,21 @@ func (c *Client) attempt(ctx context.Context, call call, target *url.URL) (next 
 		return nil, err
 	}
 	ctx, w.cancel = context.WithCancelCause(ctx)
-	w.ctx = ctx
 	w.start = time.Now()
 	w.timer = time.AfterFunc(c.timeout, func() { w.cancel(errTimedOut) })
 	code := 0
 	defer func() {
-		err = hideKey(w.explain(err), key)
+		err = hideKey(w.explain(ctx, err), key)
 		w.timer.Stop()
 		w.cancel(nil)
 		w.end(code, err)
 	}()
 
-	request, err := http.NewRequestWithContext(w.trace(ctx), http.MethodGet, target.String(), nil)
+	request, err := http.NewRequestWithContext(w.trace(ctx), http.MethodGet, target.String(), http.NoBody)
 	if err != nil {
 		return nil, errors.New("request cannot be made")
 	}
-	request.Header.Set("X-API-Key", key)
+	request.Header.Set("X-Api-Key", key)
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", c.userAgent)
 	if user := target.User; user != nil {
@@ -423,7 +422,7 @@ func (c *Client) attempt(ctx context.Context, call call, target *url.URL) (next 
 	if err != nil {
 		return nil, err
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }() // it has been read, or is given up
 	code = answer.StatusCode
 	retryAfter := c.obey(answer)
 
@@ -519,7 +518,6 @@ func (c *Client) keep(d *decoder) {
 type wire struct {
 	client  *Client
 	call    call
-	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	timer   *time.Timer
 	release func()
@@ -530,7 +528,7 @@ type wire struct {
 
 func (w *wire) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { w.beforeTry() },
+		GetConn: func(string) { w.beforeTry(ctx) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			if w.denied {
 				// The transport has got a connection in spite of the cancelled
@@ -542,14 +540,14 @@ func (w *wire) trace(ctx context.Context) context.Context {
 }
 
 // beforeTry is called by the transport before it looks for a connection.
-func (w *wire) beforeTry() {
+func (w *wire) beforeTry(ctx context.Context) {
 	w.tries++
 	if w.tries == 1 || w.denied {
 		return
 	}
 	w.timer.Stop()
 	w.end(0, errDeadConnection)
-	release, err := w.client.budget.Acquire(w.ctx)
+	release, err := w.client.budget.Acquire(ctx)
 	if err != nil {
 		w.denied = true
 		w.cancel(err)
@@ -577,15 +575,15 @@ func (w *wire) end(code int, err error) {
 
 // explain puts the reason for which a request was given up in the place of
 // what that made of the connection.
-func (w *wire) explain(err error) error {
+func (w *wire) explain(ctx context.Context, err error) error {
 	var apiErr *APIError
 	if err == nil || errors.As(err, &apiErr) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrRedirected) {
 		return err
 	}
-	switch cause := context.Cause(w.ctx); {
+	switch cause := context.Cause(ctx); {
 	case cause == nil:
 		return err
-	case cause == errTimedOut:
+	case errors.Is(cause, errTimedOut):
 		return fmt.Errorf("%w: %s", ErrTimeout, w.client.timeout)
 	default:
 		return cause

@@ -18,7 +18,7 @@ func BenchmarkListRuns(b *testing.B) {
 			answer := []byte(test.body)
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Encoding", test.encoding)
-				w.Write(answer)
+				_, _ = w.Write(answer)
 			}))
 			defer server.Close()
 			c, err := NewClient(Config{URL: server.URL, Key: func() (string, error) { return testKey, nil }})

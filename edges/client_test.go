@@ -146,7 +146,7 @@ func serve(t *testing.T, handlers ...http.HandlerFunc) *httptest.Server {
 }
 
 func body(text string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) }
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 }
 
 func status(code int, text string, headers ...string) http.HandlerFunc {
@@ -155,7 +155,7 @@ func status(code int, text string, headers ...string) http.HandlerFunc {
 			w.Header().Set(headers[i], headers[i+1])
 		}
 		w.WriteHeader(code)
-		io.WriteString(w, text)
+		_, _ = io.WriteString(w, text)
 	}
 }
 
@@ -167,9 +167,9 @@ func raw(text string, reset bool) http.HandlerFunc {
 		if err != nil {
 			panic(err)
 		}
-		io.WriteString(conn, text)
+		_, _ = io.WriteString(conn, text)
 		if reset {
-			conn.(*net.TCPConn).SetLinger(0)
+			_ = conn.(*net.TCPConn).SetLinger(0)
 		}
 		conn.Close()
 	}
@@ -254,11 +254,11 @@ func TestClientRequests(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var got *http.Request
 			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				got = r.Clone(context.Background())
+				got = r.Clone(t.Context())
 				if strings.HasSuffix(r.URL.Path, "/runs") {
-					io.WriteString(w, oneRun)
+					_, _ = io.WriteString(w, oneRun)
 				} else {
-					io.WriteString(w, `{"uid":"u-1"}`)
+					_, _ = io.WriteString(w, `{"uid":"u-1"}`)
 				}
 			})
 			c := newTestClient(t, server.URL+test.base)
@@ -320,12 +320,12 @@ func TestClientAnswers(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	page := func(w http.ResponseWriter, date string) {
 		w.Header()["Date"] = []string{date}
-		io.WriteString(w, `[{"uid":"a","status":"RUNNING"},7,{"uid":"b","created_at":"never"}]`)
+		_, _ = io.WriteString(w, `[{"uid":"a","status":"RUNNING"},7,{"uid":"b","created_at":"never"}]`)
 	}
 	c := newTestClient(t, serve(t,
 		func(w http.ResponseWriter, _ *http.Request) { page(w, at.Format(http.TimeFormat)) },
 		func(w http.ResponseWriter, _ *http.Request) { page(w, "yesterday") },
-		func(w http.ResponseWriter, _ *http.Request) { w.Header()["Date"] = nil; io.WriteString(w, "[]") },
+		func(w http.ResponseWriter, _ *http.Request) { w.Header()["Date"] = nil; _, _ = io.WriteString(w, "[]") },
 		body(`{"id":5,"uid":"a","status":"BLOCKED","last_error":{"label":"LIMIT_REACHED"}}`),
 		body(`{"id":5,"uid":"a","status":"QUEUED","postponed_until":"2026-01-02T03:04:05Z"}`),
 		body(`{"status":"QUEUED"}`),
@@ -407,7 +407,7 @@ func TestClientErrorAnswers(t *testing.T) {
 				t.Errorf("got %+v, want %+v", *apiErr, want)
 			}
 			for _, known := range []error{ErrUnauthorized, ErrNoAccess, ErrNotFound, ErrRateLimited, ErrUnavailable, ErrTooLarge, ErrMalformed, ErrTimeout, ErrRedirected} {
-				if errors.Is(err, known) != (known == test.is) {
+				if errors.Is(err, known) != errors.Is(test.is, known) {
 					t.Errorf("is %q: %v", known, errors.Is(err, known))
 				}
 			}
@@ -450,9 +450,9 @@ func TestClientErrorBodies(t *testing.T) {
 			if text := err.Error(); len(text) > 1000 || strings.ContainsAny(text, "\n\x00\x1b") || strings.Contains(text, testKey) {
 				t.Errorf("error text %q", text)
 			}
-			var apiErr *APIError
-			if errors.As(err, &apiErr); strings.Contains(fmt.Sprintf("%+v", *apiErr), testKey) {
-				t.Errorf("the error has the key in it: %+v", *apiErr)
+			apiErr := asAPIError(err)
+			if strings.Contains(fmt.Sprintf("%+v", apiErr), testKey) {
+				t.Errorf("the error has the key in it: %+v", apiErr)
 			}
 			if name == "cut" && apiErr.Label != "LABEL" {
 				t.Errorf("label %q: what was whole is lost", apiErr.Label)
@@ -475,7 +475,7 @@ func TestClientReadsTheStartOfAnErrorOnly(t *testing.T) {
 func zipped(text string) string {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	io.WriteString(z, text)
+	_, _ = io.WriteString(z, text)
 	z.Close()
 	return b.String()
 }
@@ -484,8 +484,8 @@ func TestClientRetries(t *testing.T) {
 	page := string(benchmarkPage())
 	packed := zipped(page)
 	stall := func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, page[:5000])
-		http.NewResponseController(w).Flush()
+		_, _ = io.WriteString(w, page[:5000])
+		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}
 	for _, test := range []struct {
@@ -520,7 +520,7 @@ func TestClientRetries(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			short := func(c *Config) {
-				if test.is == ErrTimeout {
+				if errors.Is(test.is, ErrTimeout) {
 					c.Timeout = time.Second
 				}
 			}
@@ -570,7 +570,7 @@ func TestClientGivesUp(t *testing.T) {
 
 func TestClientTooLarge(t *testing.T) {
 	endlessRows := func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, "[")
+		_, _ = io.WriteString(w, "[")
 		for {
 			if _, err := io.WriteString(w, `{"uid":"u","parameters":{"a":"`+strings.Repeat("x", 1000)+`"}},`); err != nil {
 				return
@@ -610,7 +610,7 @@ func TestClientRedirects(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		strangers = append(strangers, r.URL.String()+" "+r.Header.Get("X-Api-Key"))
-		io.WriteString(w, oneRun)
+		_, _ = io.WriteString(w, oneRun)
 	})
 	redirect := func(code int, to string) http.HandlerFunc { return status(code, "", "Location", to) }
 	host := func(server *httptest.Server) string { return strings.TrimPrefix(server.URL, "http://") }
@@ -676,7 +676,7 @@ func TestClientRedirects(t *testing.T) {
 			},
 			func(w http.ResponseWriter, r *http.Request) {
 				keys = append(keys, r.URL.String()+" "+r.Header.Get("X-Api-Key"))
-				io.WriteString(w, oneRun)
+				_, _ = io.WriteString(w, oneRun)
 			},
 		).URL)
 		page, err := c.ListRuns(t.Context(), RunsQuery{})
@@ -708,7 +708,7 @@ func TestClientKey(t *testing.T) {
 		return func(w http.ResponseWriter, r *http.Request) {
 			seen = append(seen, r.Header.Get("X-Api-Key"))
 			w.WriteHeader(code)
-			io.WriteString(w, oneRun)
+			_, _ = io.WriteString(w, oneRun)
 		}
 	}
 	n := 0
@@ -764,19 +764,15 @@ func TestClientBadKey(t *testing.T) {
 }
 
 func TestClientShowsNoSecret(t *testing.T) {
-	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	known := func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "user" || password != "pass-word" {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
-		io.WriteString(w, oneRun)
-	}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, oneRun)
+	}
+	server := serve(t, known, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://other:user@"+r.Host+"/v2/runs", http.StatusFound)
-	}, func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "user" || password != "pass-word" {
-			w.WriteHeader(http.StatusUnauthorized)
-		}
-		io.WriteString(w, oneRun)
-	}, raw("", true))
+	}, known, raw("", true))
 	base := strings.Replace(server.URL, "http://", "http://user:pass-word@", 1)
 	config := Config{URL: base, Key: func() (string, error) { return testKey, nil }}
 	c := newTestClient(t, base, noRetries)
@@ -795,8 +791,7 @@ func TestClientShowsNoSecret(t *testing.T) {
 		slog.New(handler).Info("made", "client", c.Client, "config", config, "err", err)
 	}
 	for _, text := range []string{
-		log.String(), c.logged(), fmt.Sprint(err),
-		fmt.Sprint(c.Client), fmt.Sprintf("%v %+v %#v %s %q", c.Client, c.Client, c.Client, c.Client, c.Client),
+		log.String(), c.logged(), fmt.Sprint(err), c.String(), fmt.Sprintf("%v %+v %#v %s %q", c.Client, c.Client, c.Client, c.Client, c.Client),
 		fmt.Sprintf("%v %+v %#v %s %q", config, config, config, config, config),
 		fmt.Sprintf("%v %+v %#v", &config, &config, &config),
 	} {
@@ -879,9 +874,8 @@ func TestClientSendsNothingWithoutSlot(t *testing.T) {
 func TestClientClosesWhatItMayNotUse(t *testing.T) {
 	for _, denied := range []bool{false, true} {
 		ours, theirs := net.Pipe()
-		defer ours.Close()
-		defer theirs.Close()
-		go io.Copy(io.Discard, theirs)
+		t.Cleanup(func() { _, _ = ours.Close(), theirs.Close() })
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		w := &wire{denied: denied}
 		httptrace.ContextClientTrace(w.trace(t.Context())).GotConn(httptrace.GotConnInfo{Conn: ours})
 		if _, err := ours.Write([]byte("GET / HTTP/1.1\r\n\r\n")); (err != nil) != denied {
@@ -905,7 +899,7 @@ type mortalServer struct {
 
 func newMortalServer(t *testing.T) *mortalServer {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -942,7 +936,7 @@ func (s *mortalServer) serve(conn net.Conn) {
 		if !first {
 			return
 		}
-		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(oneRun), oneRun)
+		_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(oneRun), oneRun)
 	}
 }
 
@@ -996,7 +990,7 @@ func TestClientSpeaksHTTP1(t *testing.T) {
 	proto := ""
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		proto = r.Proto
-		io.WriteString(w, oneRun)
+		_, _ = io.WriteString(w, oneRun)
 	}))
 	server.EnableHTTP2 = true
 	server.StartTLS()

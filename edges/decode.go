@@ -275,8 +275,9 @@ func (d *decoder) text() (text []byte, ok bool, err error) {
 		return text, true, err
 	case jx.Null:
 		return nil, true, d.json.Null()
+	default:
+		return nil, false, d.json.Skip()
 	}
-	return nil, false, d.json.Skip()
 }
 
 func (d *decoder) uid() (uid string, ok bool, err error) {

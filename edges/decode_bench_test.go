@@ -59,6 +59,7 @@ type plainRun struct {
 func BenchmarkDecodePage(b *testing.B) {
 	page := benchmarkPage()
 	report := func(b *testing.B) {
+		b.Helper()
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/run")
 		b.ReportMetric(float64(len(page))/100, "B/run")
 	}

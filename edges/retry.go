@@ -49,7 +49,7 @@ func retryable(err error) bool {
 // obey slows the budget down as an answer asks for, and returns how long its
 // Retry-After says to wait.
 func (c *Client) obey(answer *http.Response) time.Duration {
-	if limit, ok := leadingNumber(answer.Header.Get("X-RateLimit-Limit")); ok && c.limited && limit >= 1 {
+	if limit, ok := leadingNumber(answer.Header.Get("X-Ratelimit-Limit")); ok && c.limited && limit >= 1 {
 		c.budget.observeLimit(int(min(limit, maxPerMinute)))
 	}
 	if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= 500 {
@@ -57,7 +57,7 @@ func (c *Client) obey(answer *http.Response) time.Duration {
 			return c.pause(wait)
 		}
 	}
-	if remaining, ok := leadingNumber(answer.Header.Get("X-RateLimit-Remaining")); ok && remaining == 0 {
+	if remaining, ok := leadingNumber(answer.Header.Get("X-Ratelimit-Remaining")); ok && remaining == 0 {
 		wait := c.pause(untilReset(answer.Header))
 		c.logger.Info("rate limit of the API is used up", "pause", wait)
 	}
@@ -95,7 +95,7 @@ func retryAfter(header http.Header) (time.Duration, bool) {
 // untilReset reads X-RateLimit-Reset, which is seconds from now, or a time in
 // seconds or milliseconds since 1970, by the API's choice.
 func untilReset(header http.Header) time.Duration {
-	reset, err := strconv.ParseFloat(strings.TrimSpace(header.Get("X-RateLimit-Reset")), 64)
+	reset, err := strconv.ParseFloat(strings.TrimSpace(header.Get("X-Ratelimit-Reset")), 64)
 	if err != nil || !(reset >= 0) {
 		return pauseWithoutReset
 	}
