@@ -22,18 +22,18 @@ func action() *board {
 	b.add(p95Total().stat(4, 4, single))
 	b.add(outputsTotal().stat(4, 4, single))
 	b.add(endsByStatus().timeseries(12, 10, stacked))
-	b.add(successByAction().timeseries(12, 10, all(named, high)))
+	b.add(successByAction().timeseries(12, 10, all(each, high)))
 	b.add(sideBySide().table(24, 8, "Ended"))
 
 	b.section("Which errors, which runs?")
-	b.add(errorsOverTime().timeseries(10, 10, all(named, stacked)))
+	b.add(errorsOverTime().timeseries(10, 10, all(each, stacked)))
 	b.add(errorsTable().table(14, 10, "Times"))
 	b.add(latestProblems().table(24, 9, "When"))
 
 	b.section("How long does it take?")
 	b.add(durationPercentiles().timeseries(12, 9, logarithmic))
 	b.add(durationHeatmap().heatmap(12, 9))
-	b.add(p95ByAction().timeseries(12, 10, all(named, logarithmic)))
+	b.add(p95ByAction().timeseries(12, 10, all(each, logarithmic)))
 	b.add(queuePercentiles().timeseries(12, 10, logarithmic))
 
 	b.section("Does the way of launching matter?")
@@ -52,9 +52,9 @@ func action() *board {
 
 	b.section("What is under way, what comes out?")
 	b.add(underWay().timeseries(12, 10, stacked))
-	b.add(oldestByAction().timeseries(12, 10, all(named, logarithmic)))
-	b.add(outputsByAction().timeseries(12, 10, named))
-	b.add(retriesByAction().timeseries(12, 10, all(named, calm)))
+	b.add(oldestByAction().timeseries(12, 10, all(each, logarithmic)))
+	b.add(outputsByAction().timeseries(12, 10, each))
+	b.add(retriesByAction().timeseries(12, 10, all(each, calm)))
 	return b
 }
 
@@ -133,12 +133,12 @@ func errorsTable() panel {
 		}},
 		transforms: []dashboard.DataTransformerConfig{{Id: "organize", Options: map[string]any{
 			"excludeByName": map[string]bool{"Time": true},
-			"indexByName":   map[string]int{"error": 0, "status": 1, "action": 2, "Value": 3},
+			"indexByName":   map[string]int{"Value": 0, "error": 1, "status": 2, "action": 3},
 			"renameByName":  map[string]string{"Value": "Times", "action": "Action", "status": "Status", "error": "Error"},
 		}}},
 		overrides: []override{
 			byName("Error", property("custom.minWidth", 135)),
-			byName("Status", property("custom.width", 175), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
+			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
 			byName("Action", property("custom.minWidth", 180)),
 			byName("Times", property("custom.width", 70)),
 			actionCell("Action"),

@@ -36,7 +36,7 @@ func exporter() *board {
 	b.add(ledgerRuns().timeseries(8, 8, shaded))
 	b.add(ledgerSize().timeseries(8, 8, shaded))
 	b.add(corrections().timeseries(8, 8, calm))
-	b.add(skipped().timeseries(8, 8, all(shaded, calm)))
+	b.add(skipped().timeseries(8, 8, all(shaded, calm, namesOnly)))
 
 	b.section("How is the process?")
 	b.add(memory().timeseries(8, 8, nil))
@@ -79,7 +79,7 @@ func words(options map[string]any) []map[string]any {
 func reading() []map[string]any {
 	return words(map[string]any{
 		"0": map[string]any{"text": "reading", "color": warning, "index": 0},
-		"1": map[string]any{"text": "complete", "color": good, "index": 1},
+		"1": map[string]any{"text": "done", "color": good, "index": 1},
 	})
 }
 
@@ -98,7 +98,7 @@ func pollsWell() panel {
 
 func backfillDone() panel {
 	return panel{
-		title: "Backfill", about: "Whether every run within retention has been read. Good: complete; while it is reading, gauges still lack old runs and counters are right already.",
+		title: "Backfill", about: "Whether every run within retention has been read. Good: done; while it is reading, gauges still lack old runs and counters are right already.",
 		unit: unitCount, empty: notYet,
 		steps:     thresholds(warning, step{1, good}),
 		queries:   []query{{expr: "min(" + where("edges_backfill_complete", ofWorkspace) + ")", legend: "backfill"}},
@@ -210,7 +210,7 @@ func pollPercentiles() panel {
 
 func backfill() panel {
 	return panel{
-		title: "Is the backfill complete?", about: "Whether every run within retention has been read. Good: complete, soon after the first start and ever after.",
+		title: "Is the backfill complete?", about: "Whether every run within retention has been read. Good: done, soon after the first start and ever after.",
 		unit: unitCount, empty: notYet, decimals: number(0),
 		steps:     thresholds(warning, step{1, good}),
 		queries:   []query{{expr: "min by (" + perFollower + ") (" + where("edges_backfill_complete", ofWorkspace) + ")", legend: followerLegend, step: fine}},

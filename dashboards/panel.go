@@ -102,13 +102,16 @@ func calm(b *timeseries.PanelBuilder) { b.AxisSoftMax(1) }
 // high begins the axis of a share where shares usually are.
 func high(b *timeseries.PanelBuilder) { b.AxisSoftMin(0.7).FillOpacity(0) }
 
-// named colours each series by its name, so that an action keeps its colour
-// from panel to panel. The colours are those of the reader's theme, of which
-// Grafana has some for colour-blind readers.
-func named(b *timeseries.PanelBuilder) {
+// each gives every series a colour of its own, for as many as have no meaning to
+// share. The colours are those of the reader's theme, of which Grafana has some
+// for colour-blind readers.
+func each(b *timeseries.PanelBuilder) {
 	b.FillOpacity(0).Legend(legend().Calcs(nil)).
-		ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdPaletteClassicByName))
+		ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdPaletteClassic))
 }
+
+// namesOnly leaves the numbers out of the legend.
+func namesOnly(b *timeseries.PanelBuilder) { b.Legend(legend().Calcs(nil)) }
 
 // shaded draws the series of a panel in shades of one colour.
 func shaded(b *timeseries.PanelBuilder) {

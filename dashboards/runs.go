@@ -198,7 +198,7 @@ func byActionTable(p panel, columns []column) panel {
 	rename := map[string]string{"action": "Action"}
 	order := map[string]int{"action": 0}
 	exclude := map[string]bool{"Time": true}
-	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", 205)), actionCell("Action"))
+	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", 200)), actionCell("Action"))
 	for i, c := range columns {
 		value := "Value #" + string(rune('A'+i))
 		rename[value] = c.name
@@ -271,9 +271,9 @@ func latestProblems() panel {
 			"renameByName":  map[string]string{"Value": "When", "workspace": "Workspace", "action": "Action", "mode": "Mode", "status": "Status", "error": "Error", "run_uid": "Run"},
 		}}},
 		overrides: []override{
-			byName("When", property("unit", unitFromNow), property("custom.width", 145), property("custom.align", "left")),
-			byName("Status", property("custom.width", 175), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
-			byName("Action", property("custom.minWidth", 205)),
+			byName("When", property("unit", unitFromNow), property("custom.width", 140), property("custom.align", "left")),
+			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
+			byName("Action", property("custom.minWidth", 200)),
 			byName("Error", property("custom.minWidth", 150)),
 			byName("Run", property("custom.width", 310)),
 			byName("Mode", property("custom.width", 100)),
