@@ -182,13 +182,20 @@ func (w *world) requestCount() int {
 	return w.requests
 }
 
-// exporter starts an exporter that follows the workspace.
+// exporter starts an exporter that follows the workspace, in a hurry unless
+// the flags say otherwise.
 func (w *world) exporter(t *testing.T, flags ...string) *process {
 	t.Helper()
-	return start(t, []string{"EDGES_API_KEY=" + simulator.DefaultAPIKey}, append([]string{
+	for _, usual := range []string{
 		"--edges.url=" + w.api.URL + "/v1", "--web.listen-address=" + w.address, "--storage.path=" + w.folder,
 		"--edges.max-requests-per-minute=100000", "--poll.interval=200ms", "--poll.overlap=4s", "--metrics.zero-hold=300ms", "--log.level=error",
-	}, flags...)...)
+	} {
+		flag, _, _ := strings.Cut(usual, "=")
+		if !slices.ContainsFunc(flags, func(f string) bool { return strings.HasPrefix(f, flag+"=") }) {
+			flags = append(flags, usual)
+		}
+	}
+	return start(t, []string{"EDGES_API_KEY=" + simulator.DefaultAPIKey}, flags...)
 }
 
 // samples are the samples of a scrape by series.
@@ -526,14 +533,14 @@ func TestExactOverKilledBackfill(t *testing.T) {
 		Seed: 11, RunsPerDay: 25 * 86400, HistoryRunsPerDay: 225, WarmUp: time.Second,
 	})
 	w.trouble(t, "slow:delay=15ms", "errors:share=0.05", "cut:share=0.05")
-	p := w.exporter(t)
+	p := w.exporter(t, "--poll.interval=1s")
 	o, stop := w.watch(t.Context())
 	w.await(t, "edges_ledger_runs{}", func(v float64) bool { return v > 0 })
 	w.live(t)
 	for range 4 {
 		time.Sleep(700 * time.Millisecond)
 		p.kill()
-		p = w.exporter(t)
+		p = w.exporter(t, "--poll.interval=1s")
 	}
 	if s, err := w.scrape(t.Context()); err == nil && s["edges_backfill_complete{}"] == 1 {
 		t.Error("the backfill was over before the last kill: nothing was tested")
