@@ -141,7 +141,7 @@ func errorsTable() panel {
 			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
 			byName("Action", property("custom.minWidth", 180)),
 			byName("Times", property("custom.width", 70)),
-			actionCell("Action"),
+			actionCell(),
 		},
 	}
 }
@@ -228,7 +228,7 @@ func underWay() panel {
 		title: "How many runs are under way?", about: "Runs in a status that is not an end, stacked. Good: a level that breathes with the day; a growing BLOCKED band waits for a person.",
 		unit: unitCount, empty: "no run was under way in this range", decimals: number(0),
 		queries: []query{{
-			expr:   now("status", perStatus, where("edges_runs", ofRuns, status("CREATED|QUEUED|SCHEDULED|RUNNING|BLOCKED"))),
+			expr:   now("status", where("edges_runs", ofRuns, status("CREATED|QUEUED|SCHEDULED|RUNNING|BLOCKED"))),
 			legend: "{{status}}", step: fine,
 		}},
 		overrides: byStatus(),

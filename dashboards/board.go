@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/common"
@@ -182,19 +183,16 @@ func objective() dashboard.VariableModel {
 		Description: cog.ToPtr("The share of runs that should succeed. Only drawn here; the alerts have their own."),
 		Multi:       cog.ToPtr(false), IncludeAll: cog.ToPtr(false), Hide: cog.ToPtr(dashboard.VariableHideDontHide),
 	}
-	query := ""
-	for i, c := range choices {
-		if i > 0 {
-			query += ", "
-		}
-		query += c.text + " : " + c.value
+	var named []string
+	for _, c := range choices {
+		named = append(named, c.text+" : "+c.value)
 		o := dashboard.VariableOption{Selected: cog.ToPtr(c.value == defaultObjective), Text: str(c.text), Value: str(c.value)}
 		if *o.Selected {
 			v.Current = &o
 		}
 		v.Options = append(v.Options, o)
 	}
-	v.Query = &dashboard.StringOrMap{String: &query}
+	v.Query = &dashboard.StringOrMap{String: cog.ToPtr(strings.Join(named, ", "))}
 	return v
 }
 
@@ -216,10 +214,10 @@ func toDashboard(title, uid, more string) dashboard.DashboardLink {
 	return dashboard.DashboardLink{Title: title, Type: dashboard.DashboardLinkTypeLink, Url: &url, Tags: []string{}}
 }
 
-// actionCell makes the cells of a column links to their action's dashboard.
-func actionCell(column string) override {
+// actionCell makes the cells of the column Action links to that action's dashboard.
+func actionCell() override {
 	link := toDashboard("Look at ${__value.text}", uidAction, "&${mode:queryparam}&var-action=${__value.raw}")
-	return byName(column, property("links", []map[string]any{{"title": link.Title, "url": link.Url}}))
+	return byName("Action", property("links", []map[string]any{{"title": link.Title, "url": link.Url}}))
 }
 
 // annotations mark in every graph what happened around the runs.

@@ -62,8 +62,8 @@ func follower(by, expr string) string {
 	return fmt.Sprintf("sum by (%s%s) (%s)", perFollower, by, expr)
 }
 
-func rateOf(metric string, more ...string) string {
-	return "rate(" + where(metric, ofWorkspace, more...) + window + ")"
+func rateOf(metric string) string {
+	return "rate(" + where(metric, ofWorkspace) + window + ")"
 }
 
 func budgetShare() string {

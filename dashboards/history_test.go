@@ -85,7 +85,6 @@ type pair struct {
 	perHour, owed           float64
 	running, queued         float64
 	blocked                 float64
-	oldestQueued            time.Time
 }
 
 type sample struct {

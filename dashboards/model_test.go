@@ -69,7 +69,12 @@ type (
 		Collapsed   bool         `json:"collapsed"`
 		Datasource  fileSource   `json:"datasource"`
 		Targets     []fileTarget `json:"targets"`
-		GridPos     struct{ X, Y, W, H int }
+		GridPos     struct {
+			X int `json:"x"`
+			Y int `json:"y"`
+			W int `json:"w"`
+			H int `json:"h"`
+		} `json:"gridPos"`
 		FieldConfig struct {
 			Defaults struct {
 				Unit    string `json:"unit"`

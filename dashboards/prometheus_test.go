@@ -107,8 +107,11 @@ func TestQueriesOnTheDemo(t *testing.T) {
 						if !q.Range {
 							span = 0
 						}
-						a := p.ask(t, promQL(q.Expr, choice.values), span, time.Second)
-						samples += a.numbers()
+						expr := promQL(q.Expr, choice.values)
+						samples += p.ask(t, expr, span, time.Second).numbers()
+						if q.Exemplar && !p.hasExemplars(t, expr) {
+							t.Errorf("query %s shows exemplars, but there are none", q.RefID)
+						}
 					}
 					if _, ok := mayBeEmpty[panel.Title]; !ok && samples == 0 && panel.Type != "row" {
 						t.Error("no data")
@@ -275,15 +278,15 @@ type promServer struct {
 
 // answer is what Prometheus says to a query.
 type answer struct {
-	Type   string `json:"resultType"`
-	Result json.RawMessage
+	Type   string          `json:"resultType"`
+	Result json.RawMessage `json:"result"`
 	rows   []row
 }
 
 type row struct {
-	Metric map[string]string
-	Value  []any
-	Values [][]any
+	Metric map[string]string `json:"metric"`
+	Value  []any             `json:"value"`
+	Values [][]any           `json:"values"`
 }
 
 // series are the numbers of each series.
@@ -364,7 +367,7 @@ func (p *promServer) post(ctx context.Context, path string, form url.Values, dat
 		return fmt.Errorf("ask Prometheus: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return p.do(req, data)
+	return do(req, data)
 }
 
 func (p *promServer) get(ctx context.Context, path string, data any) error {
@@ -372,10 +375,10 @@ func (p *promServer) get(ctx context.Context, path string, data any) error {
 	if err != nil {
 		return fmt.Errorf("ask Prometheus: %w", err)
 	}
-	return p.do(req, data)
+	return do(req, data)
 }
 
-func (p *promServer) do(req *http.Request, data any) error {
+func do(req *http.Request, data any) error {
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return fmt.Errorf("ask Prometheus: %w", err)
@@ -386,9 +389,10 @@ func (p *promServer) do(req *http.Request, data any) error {
 		return fmt.Errorf("ask Prometheus: %w", err)
 	}
 	var envelope struct {
-		Status, Error string
-		Warnings      []string
-		Data          json.RawMessage
+		Status   string          `json:"status"`
+		Error    string          `json:"error"`
+		Warnings []string        `json:"warnings"`
+		Data     json.RawMessage `json:"data"`
 	}
 	if err := json.Unmarshal(body, &envelope); err != nil {
 		return fmt.Errorf("Prometheus answers %s: %.200s", resp.Status, body)
@@ -409,6 +413,27 @@ func (p *promServer) labelValues(t *testing.T, label, selector string) []string 
 		t.Fatal(err)
 	}
 	return out
+}
+
+// hasExemplars tells whether a graph can show runs behind a query's numbers.
+func (p *promServer) hasExemplars(t *testing.T, expr string) bool {
+	t.Helper()
+	now := time.Now()
+	var found []struct {
+		Exemplars []struct{ Labels map[string]string }
+	}
+	form := url.Values{"query": {expr}, "start": {now.Add(-time.Minute).Format(time.RFC3339)}, "end": {now.Format(time.RFC3339)}}
+	if err := p.post(t.Context(), "/api/v1/query_exemplars", form, &found); err != nil {
+		t.Fatal(err)
+	}
+	for _, series := range found {
+		for _, e := range series.Exemplars {
+			if e.Labels["run_uid"] != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // await asks until the query has a result.

@@ -50,9 +50,9 @@ func where(metric, of string, more ...string) string {
 // status matches one status, or several with | between them.
 func status(names string) string {
 	if strings.Contains(names, "|") {
-		return fmt.Sprintf(`status=~"%s"`, names)
+		return fmt.Sprintf("status=~%q", names)
 	}
-	return fmt.Sprintf(`status="%s"`, names)
+	return fmt.Sprintf("status=%q", names)
 }
 
 // once takes each series once, whatever the number of exporters.
@@ -78,8 +78,8 @@ func total(by, labels, selector, shift string) string {
 }
 
 // now is the present value of a gauge of runs by some of its labels.
-func now(by, labels, selector string) string {
-	return sumBy(by, once(labels, selector))
+func now(by, selector string) string {
+	return sumBy(by, once(perStatus, selector))
 }
 
 func transitions(statuses string) string {

@@ -87,8 +87,8 @@ func failedTotal() panel {
 }
 
 func blockedNow() panel {
-	blocked := now("", perStatus, where("edges_runs", ofRuns, status("BLOCKED")))
-	postponed := now("", perStatus, where("edges_runs_postponed", ofRuns, status("BLOCKED")))
+	blocked := now("", where("edges_runs", ofRuns, status("BLOCKED")))
+	postponed := now("", where("edges_runs_postponed", ofRuns, status("BLOCKED")))
 	return panel{
 		title: "BLOCKED", about: "Runs that met something they cannot get past. Those that Edges will not retry by itself have to be resumed by hand, once the cause is gone. Good: none.",
 		unit: unitNumber, empty: noneNow, decimals: number(0),
@@ -127,7 +127,7 @@ func statusNow() panel {
 	return panel{
 		title: "How many runs are in each status now?", about: "All runs that Edges still shows (90 days), by their present status. Good: few BLOCKED, and QUEUED and RUNNING that do not pile up. The colours are those of every other panel.",
 		unit: unitNumber, empty: "no runs yet", decimals: number(0),
-		queries:    []query{{expr: now("status", perStatus, where("edges_runs", ofRuns)), legend: "{{status}}"}},
+		queries:    []query{{expr: now("status", where("edges_runs", ofRuns)), legend: "{{status}}"}},
 		transforms: inOrder(),
 		// The full word would make the names of all tiles too small to read.
 		overrides: append(byStatus(), byName("PARTIAL_SUCCEEDED", property("displayName", "PARTIAL"))),
@@ -198,7 +198,7 @@ func byActionTable(p panel, columns []column) panel {
 	rename := map[string]string{"action": "Action"}
 	order := map[string]int{"action": 0}
 	exclude := map[string]bool{"Time": true}
-	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", 200)), actionCell("Action"))
+	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", 200)), actionCell())
 	for i, c := range columns {
 		value := "Value #" + string(rune('A'+i))
 		rename[value] = c.name
@@ -229,7 +229,7 @@ func actionsTable() panel {
 		{"Ended", total("action", perStatus, transitions(ended), ""), width(75)},
 		{"Success", successShare("action", whole, ""), append(width(85), share()...)},
 		{"FAILED", total("action", perStatus, transitions("FAILED"), ""), append(width(80), emphasis(bad)...)},
-		{"BLOCKED", now("action", perStatus, where("edges_runs", ofRuns, status("BLOCKED"))), append(width(95), emphasis(colorOf("BLOCKED"))...)},
+		{"BLOCKED", now("action", where("edges_runs", ofRuns, status("BLOCKED"))), append(width(95), emphasis(colorOf("BLOCKED"))...)},
 		{"p95", quantile("0.95", "action", perStatus, durations(), whole, ""), append(width(85), duration()...)},
 	})
 }
@@ -278,7 +278,7 @@ func latestProblems() panel {
 			byName("Run", property("custom.width", 310)),
 			byName("Mode", property("custom.width", 100)),
 			byName("Workspace", property("custom.width", 110)),
-			actionCell("Action"),
+			actionCell(),
 		},
 	}
 }
@@ -301,7 +301,7 @@ func firingTable() panel {
 				property("mappings", []map[string]any{{"type": "value", "options": map[string]any{
 					"critical": map[string]any{"color": bad, "index": 0}, "warning": map[string]any{"color": warning, "index": 1},
 				}}})),
-			actionCell("Action"),
+			actionCell(),
 		},
 	}
 }
