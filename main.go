@@ -180,7 +180,9 @@ func flags(stdout, stderr io.Writer) (*kingpin.Application, *options) {
 	}
 	app := kingpin.New(name, "Exact Prometheus metrics of the runs of an Edges workspace.").
 		UsageWriter(stdout).ErrorWriter(stderr).DefaultEnvars().Version(version.Print(name))
-	app.HelpFlag.Short('h')
+	app.HelpFlag.Short('h').NoEnvar()
+	// A variable of this name is likely to be about something else.
+	app.VersionFlag.NoEnvar()
 
 	app.Flag("edges.url", "Base URL of the Edges API.").Default("https://api.edges.run/v1").StringVar(&o.url)
 	app.Flag("edges.api-key-file", "File that holds the API key; a changed file is picked up without a restart. Without it the key comes from the environment variable EDGES_API_KEY.").StringVar(&o.keyFile)
