@@ -241,7 +241,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only GET", http.StatusMethodNotAllowed)
 		return
 	}
-	want := rendering{format: expfmt.NegotiateIncludingOpenMetrics(r.Header), gzip: acceptsGzip(r.Header)}
+	want := rendering{format: expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...), gzip: acceptsGzip(r.Header)}
 	h.exposition.want(want)
 	s := h.exposition.current.Load()
 	b, err := s.body(want)

@@ -72,7 +72,7 @@ func (e *storeError) Error() string {
 	return fmt.Sprintf("store %s %s: %v", e.path, e.what, e.cause)
 }
 
-func (e *storeError) Is(target error) bool { return target == ErrStore }
+func (*storeError) Is(target error) bool { return target == ErrStore }
 func (e *storeError) Unwrap() error        { return e.cause }
 
 const damagedAdvice = "is damaged; it was left as it is: restore it from a backup, or move it away to start anew (counters then begin at 0)"
