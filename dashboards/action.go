@@ -21,20 +21,20 @@ func action() *board {
 	b.add(blockedNow().stat(4, 4, couple))
 	b.add(p95Total().stat(4, 4, single))
 	b.add(outputsTotal().stat(4, 4, single))
-	b.add(endsByStatus().timeseries(12, 10, stacked))
-	b.add(successByAction().timeseries(12, 10, all(each, high)))
-	b.add(sideBySide().table(24, 8, "Ended"))
+	b.add(endsByStatus().timeseries(12, 11, stacked))
+	b.add(successByAction().timeseries(12, 11, all(each, high)))
+	b.add(sideBySide().table(24, 8, "Ended", true))
 
 	b.section("Which errors, which runs?")
-	b.add(errorsOverTime().timeseries(10, 10, all(each, stacked)))
-	b.add(errorsTable().table(14, 10, "Times"))
-	b.add(latestProblems().table(24, 9, "When"))
+	b.add(errorsOverTime().timeseries(9, 10, all(each, stacked)))
+	b.add(errorsTable().table(15, 10, "Times", true))
+	b.add(latestProblems().table(24, 9, "When", true))
 
 	b.section("How long does it take?")
 	b.add(durationPercentiles().timeseries(12, 9, logarithmic))
 	b.add(durationHeatmap().heatmap(12, 9))
-	b.add(p95ByAction().timeseries(12, 10, all(each, logarithmic)))
-	b.add(queuePercentiles().timeseries(12, 10, logarithmic))
+	b.add(p95ByAction().timeseries(12, 11, all(each, logarithmic)))
+	b.add(queuePercentiles().timeseries(12, 11, logarithmic))
 
 	b.section("Does the way of launching matter?")
 	b.add(endsByMode().timeseries(8, 9, nil))
@@ -51,10 +51,10 @@ func action() *board {
 	}
 
 	b.section("What is under way, what comes out?")
-	b.add(underWay().timeseries(12, 10, stacked))
-	b.add(oldestByAction().timeseries(12, 10, all(each, logarithmic)))
-	b.add(outputsByAction().timeseries(12, 10, each))
-	b.add(retriesByAction().timeseries(12, 10, all(each, calm)))
+	b.add(underWay().timeseries(12, 11, stacked))
+	b.add(oldestByAction().timeseries(12, 11, all(each, logarithmic)))
+	b.add(outputsByAction().timeseries(12, 11, each))
+	b.add(retriesByAction().timeseries(12, 11, all(each, calm)))
 	return b
 }
 
@@ -137,9 +137,9 @@ func errorsTable() panel {
 			"renameByName":  map[string]string{"Value": "Times", "action": "Action", "status": "Status", "error": "Error"},
 		}}},
 		overrides: []override{
-			byName("Error", property("custom.minWidth", 135)),
+			byName("Error", property("custom.minWidth", 145)),
 			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
-			byName("Action", property("custom.minWidth", 180)),
+			byName("Action", property("custom.minWidth", 200)),
 			byName("Times", property("custom.width", 70)),
 			actionCell(),
 		},

@@ -178,12 +178,13 @@ func lastValue() *common.ReduceDataOptionsBuilder {
 	return common.NewReduceDataOptionsBuilder().Calcs([]string{"lastNotNull"})
 }
 
-// table shows one row for each series of the last moment.
-func (p panel) table(wide, high uint32, sortBy string) (placed, error) {
+// table shows one row for each series of the last moment, those with the most
+// or the least in a column first.
+func (p panel) table(wide, high uint32, sortBy string, most bool) (placed, error) {
 	b := table.NewPanelBuilder().
 		ShowHeader(true).CellHeight(common.TableCellHeightSm).
 		SortBy([]cog.Builder[common.TableSortByFieldState]{
-			common.NewTableSortByFieldStateBuilder().DisplayName(sortBy).Desc(true),
+			common.NewTableSortByFieldStateBuilder().DisplayName(sortBy).Desc(most),
 		})
 	return p.finish(b, wide, high)
 }

@@ -31,10 +31,10 @@ func runs() *board {
 	b.section("Which action, which error, which runs?")
 	b.add(shareByAction("Where do runs fail? (weighted share FAILED)", "FAILED", ended).strips(12, 8, dashboard.FieldColorModeIdContinuousReds))
 	b.add(shareByAction("Where are runs blocked? (weighted share BLOCKED)", "BLOCKED", ended+"|BLOCKED").strips(12, 8, dashboard.FieldColorModeIdContinuousPurples))
-	b.add(actionsTable().table(16, 10, "FAILED"))
+	b.add(actionsTable().table(16, 10, "FAILED", true))
 	b.add(errorTotals().bars(8, 10, neutral))
-	b.add(latestProblems().table(24, 10, "When"))
-	b.add(firingTable().table(24, 5, "Alert"))
+	b.add(latestProblems().table(24, 10, "When", true))
+	b.add(firingTable().table(24, 6, "Severity", false))
 
 	b.section("How long do runs take?")
 	b.add(durationPercentiles().timeseries(12, 9, logarithmic))
