@@ -68,19 +68,19 @@ func code(t *testing.T, cell string) string {
 }
 
 // same reports what only one of two tables has, and where they differ.
-func same[V comparable](t *testing.T, what string, documented, real map[string]V) {
+func same[V comparable](t *testing.T, what string, documented, actual map[string]V) {
 	t.Helper()
-	for _, name := range slices.Sorted(maps.Keys(real)) {
+	for _, name := range slices.Sorted(maps.Keys(actual)) {
 		got, there := documented[name]
 		switch {
 		case !there:
-			t.Errorf("README does not list the %s %s: %v", what, name, real[name])
-		case got != real[name]:
-			t.Errorf("README says of the %s %s: %v, but it is: %v", what, name, got, real[name])
+			t.Errorf("README does not list the %s %s: %v", what, name, actual[name])
+		case got != actual[name]:
+			t.Errorf("README says of the %s %s: %v, but it is: %v", what, name, got, actual[name])
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(documented)) {
-		if _, there := real[name]; !there {
+		if _, there := actual[name]; !there {
 			t.Errorf("README lists the %s %s, which does not exist", what, name)
 		}
 	}
@@ -99,7 +99,7 @@ func commandLine(t *testing.T) *kingpin.ApplicationModel {
 
 func TestReadmeFlags(t *testing.T) {
 	type flag struct{ variable, value string }
-	documented, real := map[string]flag{}, map[string]flag{}
+	documented, actual := map[string]flag{}, map[string]flag{}
 	for _, row := range table(t, "flag", "environment variable", "default", "meaning") {
 		name := code(t, row[0])
 		if _, twice := documented[name]; twice {
@@ -118,13 +118,13 @@ func TestReadmeFlags(t *testing.T) {
 		if f.IsBoolFlag() {
 			value = cmp.Or(value, "false")
 		}
-		real["--"+f.Name] = flag{f.Envar, value}
+		actual["--"+f.Name] = flag{f.Envar, value}
 	}
-	same(t, "flag", documented, real)
+	same(t, "flag", documented, actual)
 }
 
 func TestReadmeCommands(t *testing.T) {
-	documented, real := map[string]bool{}, map[string]bool{}
+	documented, actual := map[string]bool{}, map[string]bool{}
 	for _, row := range table(t, "command", "does") {
 		documented[code(t, row[0])] = true
 	}
@@ -132,18 +132,18 @@ func TestReadmeCommands(t *testing.T) {
 		if c.Hidden || c.Name == "help" {
 			continue
 		}
-		line := c.Name
+		parts := []string{c.Name}
 		for _, a := range c.Args {
-			line += " [" + a.Name + "]"
+			parts = append(parts, "["+a.Name+"]")
 		}
-		real[line] = true
+		actual[strings.Join(parts, " ")] = true
 	}
-	same(t, "command", documented, real)
+	same(t, "command", documented, actual)
 }
 
 func TestReadmeMetrics(t *testing.T) {
 	type metric struct{ kind, labels string }
-	documented, real := map[string]metric{}, map[string]metric{}
+	documented, actual := map[string]metric{}, map[string]metric{}
 	for _, row := range table(t, "metric", "type", "labels", "meaning") {
 		name := code(t, row[0])
 		if _, twice := documented[name]; twice {
@@ -161,9 +161,9 @@ func TestReadmeMetrics(t *testing.T) {
 		}
 	}
 	for _, m := range collector.Metrics() {
-		real[m.Name] = metric{m.Type, strings.Join(m.Labels, " ")}
+		actual[m.Name] = metric{m.Type, strings.Join(m.Labels, " ")}
 	}
-	same(t, "metric", documented, real)
+	same(t, "metric", documented, actual)
 }
 
 // What README says in passing has to exist too: every flag, every metric, every
