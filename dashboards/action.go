@@ -26,8 +26,8 @@ func action() *board {
 	b.add(sideBySide().table(24, 8, "Ended", true))
 
 	b.section("Which errors, which runs?")
-	b.add(errorsOverTime().timeseries(9, 10, all(each, stacked)))
-	b.add(errorsTable().table(15, 10, "Times", true))
+	b.add(errorsOverTime().timeseries(9, 11, all(each, stacked)))
+	b.add(errorsTable().table(15, 11, "Times", true))
 	b.add(latestProblems().table(24, 9, "When", true))
 
 	b.section("How long does it take?")
