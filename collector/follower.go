@@ -127,7 +127,7 @@ func (f *follower) front(ctx context.Context) error {
 		st.covered(p.oldest, max(0, p.above), f.answers)
 	}
 	if p.above <= 0 {
-		remainder.Tie, remainder.Offset = p.last, max(1, p.rows-1)
+		remainder.Tie, remainder.Offset = p.last, p.next()
 	}
 	reaches := func(low int64) bool { return p.ends() || p.some && p.oldest < low }
 	switch {
@@ -145,7 +145,7 @@ func (f *follower) front(ctx context.Context) error {
 		st.push(remainder)
 		st.Settled, st.DeepAt = settled, now
 	case !reaches(st.Newest):
-		remainder.Low = st.Newest
+		remainder.Low = max(st.Newest, st.Settled)
 		st.push(remainder)
 	}
 	for i := range rows {

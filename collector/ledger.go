@@ -36,6 +36,9 @@ type ledger struct {
 	skipped int
 	// bytes is the size of the store's file.
 	bytes int64
+	// complete is set once no run from before T0 was left to be read at the
+	// last commit: an answer that ends the backfill is still a part of it.
+	complete bool
 }
 
 // problem is a run of edges_run_problem_timestamp_seconds.
@@ -105,7 +108,7 @@ func openLedger(s *store, cfg *Config) (*ledger, state, error) {
 			}
 			l.workspaceUID = string(body)
 		}
-		l.bytes = tx.Size()
+		l.bytes, l.complete = tx.Size(), st.complete()
 		l.skipped = tx.Bucket(bucketSkipped).Stats().KeyN
 		for k := range l.series {
 			if k.family == famRuns {
@@ -175,7 +178,7 @@ func (l *ledger) loadSeries(tx *bbolt.Tx) error {
 // place in the list is new, before the state is written.
 func (l *ledger) commit(st *state, seen []observation, own ownCounts, seenAt func(uint64) int64, moves func(moved)) error {
 	ch := l.change(time.Now().UnixMilli())
-	b := &booking{changes: ch, ledger: l, t0: st.T0, complete: st.complete(), settled: st.settledBefore, moves: moves, opened: map[seriesKey]struct{}{}}
+	b := &booking{changes: ch, ledger: l, t0: st.T0, complete: l.complete, settled: st.settledBefore, moves: moves, opened: map[seriesKey]struct{}{}}
 	var oldest map[seriesKey]int64
 	var problems []problem
 	var bytes int64
@@ -232,7 +235,7 @@ func (l *ledger) commit(st *state, seen []observation, own ownCounts, seenAt fun
 	if b.problemsChanged {
 		l.problems = problems
 	}
-	l.workspaceUID, l.skipped, l.bytes = b.workspaceUID, b.skippedNow, bytes
+	l.workspaceUID, l.skipped, l.bytes, l.complete = b.workspaceUID, b.skippedNow, bytes, st.complete()
 	for _, log := range b.logs {
 		log(l.logger)
 	}

@@ -45,6 +45,8 @@ type stretch struct {
 	anchor uint64
 	search search
 	stall  int
+	// lost is how often the footing was lost since High was reached.
+	lost int
 }
 
 // search narrows down the offset of a stretch while the guess is off. Offsets
@@ -172,8 +174,11 @@ type page struct {
 	// above is the place of the last row strictly newer than oldest, -1 if
 	// there is none.
 	above int
-	// last is the uid of the last row.
-	last string
+	// lead is how many rows without a known updated_at come first.
+	lead int
+	// last is the uid of the last row that has one, lastAt its place.
+	last   string
+	lastAt int
 }
 
 var (
@@ -192,7 +197,7 @@ func survey(rows []edges.Run, limit int) (page, error) {
 		}
 		switch {
 		case !p.some:
-			p.newest, p.oldest, p.some = at, at, true
+			p.newest, p.oldest, p.some, p.lead = at, at, true, i
 		case at > p.oldest:
 			return page{}, errUnsorted
 		case at < p.oldest:
@@ -204,10 +209,21 @@ func survey(rows []edges.Run, limit int) (page, error) {
 			p.above = i
 		}
 	}
-	if len(rows) > 0 {
-		p.last = rows[len(rows)-1].UID
+	for i := range rows {
+		if rows[i].UID != "" {
+			p.last, p.lastAt = rows[i].UID, i
+		}
 	}
 	return p, nil
+}
+
+// next is how far behind the page's first row the next one begins that joins
+// on its last row: there, or at the end if no row has a uid.
+func (p *page) next() int {
+	if p.last == "" {
+		return max(1, p.rows-1)
+	}
+	return max(1, p.lastAt)
 }
 
 // ends reports whether the page is the last of the list.
@@ -246,6 +262,9 @@ func (s *stretch) read(p *page, rows []edges.Run) (verdict, error) {
 	}
 	stalled := p.some && p.oldest == s.High && s.Tie == ""
 	if p.some {
+		if p.oldest != s.High {
+			s.lost = 0
+		}
 		s.High = p.oldest
 	}
 	s.search = search{}
@@ -253,20 +272,21 @@ func (s *stretch) read(p *page, rows []edges.Run) (verdict, error) {
 		return done, nil
 	}
 	s.Tie = ""
+	advanced := false
 	if p.above > 0 {
 		s.Offset += p.above
 	} else {
 		// No row in the page is fit to join on but the last itself.
 		s.Tie = p.last
-		s.Offset += max(1, p.rows-1)
-		stalled = true
+		s.Offset += p.next()
+		advanced, stalled = true, true
 	}
 	if !stalled {
 		s.stall = 0
 		return joined, nil
 	}
 	// The largest bulk of equal stamps that the API allows is 100,000 runs.
-	if s.stall++; s.stall > 5 && s.Tie == "" || s.stall > 1_100 {
+	if s.stall++; s.stall > 5+3*maxLost && !advanced || s.stall > 1_100 {
 		s.stall = 0
 		return joined, errStalled
 	}
@@ -275,19 +295,28 @@ func (s *stretch) read(p *page, rows []edges.Run) (verdict, error) {
 
 // footing reports whether a page joins what was read before.
 func (s *stretch) footing(p *page, rows []edges.Run) bool {
-	if s.Offset == 0 || s.High == unknown || p.limit == 1 || p.some && p.newest > s.High {
+	if s.Offset == 0 || p.limit == 1 || p.some && p.newest > s.High {
 		return true
 	}
-	if s.Tie == "" {
+	if s.search.on {
 		return false
 	}
 	for i := range rows {
-		if rows[i].UID == s.Tie {
+		if s.Tie != "" && rows[i].UID == s.Tie {
 			return true
 		}
 	}
-	return false
+	// Rows in front were removed, and reading again from a row strictly newer
+	// finds the place. If that did not help, then more rows than a page holds
+	// are ties that come in another order in each answer, or are not to be
+	// understood: their places are all that is left to go by, and what lies
+	// behind them must not wait for ever.
+	return s.lost > maxLost && (!p.some || p.lead > 0 || p.newest == s.High || s.High == unknown)
 }
+
+// maxLost is how often rows that leave no footing are read again from a row
+// strictly newer.
+const maxLost = 2
 
 // maxTries bounds how often one poll looks for a stretch's place.
 const maxTries = 40
@@ -296,6 +325,9 @@ const maxTries = 40
 // place where the stretch does.
 func (s *stretch) deeperThan() (verdict, error) {
 	f := &s.search
+	if !f.on {
+		s.lost++
+	}
 	f.begin()
 	f.deep = s.Offset
 	if f.shallow >= 0 {
