@@ -122,7 +122,10 @@ func New(cfg Config) (*Collector, error) {
 		retention: cfg.Retention,
 		reserve:   reserve(cfg.Budget, cfg.PollInterval),
 		limit:     pageLimit,
-		book:      &book{flush: c.flush, unconfirmed: l.unconfirmed},
+		book: &book{
+			flush: c.flush, unconfirmed: l.unconfirmed,
+			runs: func() int64 { return l.value(keyOf(famLedgerRuns)) },
+		},
 	}
 	c.publish()
 	return c, nil

@@ -38,6 +38,8 @@ type follower struct {
 	// limit is the page size; an answer over the bound makes it smaller for a
 	// while.
 	limit int
+	// tooLarge counts the rows that were skipped since the last good answer.
+	tooLarge int
 	// answers counts the answers since the start.
 	answers uint64
 	// jumped is a change of the API's clock that the next answer may confirm.
@@ -57,6 +59,8 @@ type book struct {
 	failed bool
 	// flush commits the observations and the state.
 	flush func(*state, []observation) error
+	// runs is the number of runs in the ledger.
+	runs func() int64
 	// unconfirmed lists the runs that are due for an audit.
 	unconfirmed func(now int64, limit int) ([][]byte, error)
 }
@@ -118,6 +122,9 @@ func (f *follower) front(ctx context.Context) error {
 		return f.unusable(rows, now, err)
 	}
 	st := f.book.state
+	if p.rows == 0 && f.book.runs() > 0 {
+		return fmt.Errorf("the API lists no runs, though the ledger holds %d", f.book.runs())
+	}
 	settled := now - int64(f.overlap)
 	// A clock that was set back stamps new rows below older ones.
 	st.Settled, st.Newest = min(st.Settled, settled), min(st.Newest, now)
@@ -129,7 +136,10 @@ func (f *follower) front(ctx context.Context) error {
 	if p.above <= 0 {
 		remainder.Tie, remainder.Offset = p.last, p.next()
 	}
-	reaches := func(low int64) bool { return p.ends() || p.some && p.oldest < low }
+	// A list that is shorter than the ledger is either old runs gone early, or
+	// an answer that leaves some out: it is no proof that there is no more.
+	whole := p.ends() && int64(p.rows) >= f.book.runs()
+	reaches := func(low int64) bool { return whole || p.some && p.oldest < low }
 	switch {
 	case st.T0 == 0:
 		st.T0 = now
@@ -262,17 +272,24 @@ func (f *follower) list(ctx context.Context, offset int) (rows []edges.Run, limi
 		answer, err := f.client.ListRuns(ctx, edges.RunsQuery{Limit: limit, Offset: offset, Sort: sortNewestFirst})
 		switch {
 		case err == nil:
-			f.limit = min(pageLimit, 2*limit)
+			f.limit, f.tooLarge = min(pageLimit, 2*limit), 0
 			return answer.Runs, limit, f.clock(answer.Date), nil
 		case !errors.Is(err, edges.ErrTooLarge):
 			return nil, 0, 0, err
-		case limit == 1:
+		case limit == 1 && f.tooLarge < maxTooLarge:
 			f.limit = 2
+			f.tooLarge++
 			return []edges.Run{{Defect: defectTooLarge}}, 1, f.clock(time.Time{}), nil
+		case limit == 1:
+			return nil, 0, 0, err
 		}
 		f.limit = limit / 2
 	}
 }
+
+// maxTooLarge is how many rows in a row may be too large before it is the API's
+// answers that are, and the poll fails.
+const maxTooLarge = 3
 
 // defectTooLarge marks a row whose answer is over the bound all by itself.
 const defectTooLarge edges.Defect = "too_large"
