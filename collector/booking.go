@@ -131,10 +131,11 @@ func (b *booking) findUndated(seen []observation) error {
 // take books one observation.
 func (b *booking) take(o *observation) error {
 	b.now, b.answer = o.now, o.answer
-	returned := map[string]bool{}
+	returned, nameless := map[string]bool{}, false
 	for i := range o.rows {
 		row := &o.rows[i]
 		returned[row.UID] = true
+		nameless = nameless || row.UID == ""
 		if row.Defect != "" {
 			if err := b.skip(row); err != nil {
 				return err
@@ -151,7 +152,9 @@ func (b *booking) take(o *observation) error {
 	}
 	for _, key := range o.audited {
 		settle := b.lose
-		if returned[keyUID(key)] {
+		// Any run may be the one behind a row without a uid: the next audit
+		// will tell.
+		if nameless || returned[keyUID(key)] {
 			settle = b.found
 		}
 		if err := b.settleAudit(key, settle); err != nil {

@@ -104,10 +104,12 @@ func (f *follower) poll(ctx context.Context) error {
 	if err := f.fill(ctx, until, false); err != nil {
 		return err
 	}
-	if err := f.audit(ctx, until); err != nil {
+	err := f.audit(ctx, until)
+	if f.book.failed || ctx.Err() != nil {
 		return err
 	}
-	return f.fill(ctx, until, true)
+	// The old pages do not wait for an audit that is answered badly.
+	return errors.Join(err, f.fill(ctx, until, true))
 }
 
 // front reads the first page. What lies between it and what was read before

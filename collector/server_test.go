@@ -149,7 +149,9 @@ func (s *server) visible() []row {
 	defer s.mu.Unlock()
 	out := []row{}
 	for _, r := range s.sorted() {
-		out = append(out, *r)
+		shown := *r
+		shown.encoded = nil
+		out = append(out, shown)
 	}
 	return out
 }
