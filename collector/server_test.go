@@ -220,6 +220,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		s.audits++
 	}
+	s.stamp(w)
 	s.mu.Unlock()
 	if before != nil {
 		before(n, q)
