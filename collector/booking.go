@@ -164,13 +164,10 @@ func (b *booking) take(o *observation) error {
 	return nil
 }
 
-// settleAudit ends the audit of one run, unless it left the ledger meanwhile.
+// settleAudit ends the audit of one run. An audited run without a record is
+// damage: it would be asked for again and again.
 func (b *booking) settleAudit(key []byte, settle func([]byte, *record) error) error {
-	stored := b.runs.Get(key)
-	if stored == nil {
-		return nil
-	}
-	r, err := decodeRecord(stored, keyTime(key)*int64(time.Millisecond))
+	r, err := decodeRecord(b.runs.Get(key), keyTime(key)*int64(time.Millisecond))
 	if err != nil {
 		return b.ledger.store.damaged(fmt.Errorf("run %s: %w", keyUID(key), err))
 	}

@@ -253,12 +253,7 @@ func (r *rig) scrape() samples {
 	if bytes.Contains(body, []byte(secret)) || bytes.Contains(body, []byte(apiKey)) {
 		r.t.Fatal("a secret is in the metrics")
 	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(body))
-	if err != nil {
-		r.t.Fatalf("scrape: %v", err)
-	}
-	out := flatten(families)
+	out := parse(r.t, body)
 	for k, v := range out {
 		name, _, _ := strings.Cut(k, "{")
 		monotonic := strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count") ||
@@ -282,6 +277,17 @@ func (r *rig) scrape() samples {
 		}
 	}
 	return out
+}
+
+// parse reads a page in the classic text format.
+func parse(t testing.TB, page []byte) samples {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(page))
+	if err != nil {
+		t.Fatalf("scrape: %v", err)
+	}
+	return flatten(families)
 }
 
 func flatten(families map[string]*dto.MetricFamily) samples {
