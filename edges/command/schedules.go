@@ -1,0 +1,84 @@
+package command
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/edges-exporter/edges_exporter/edges"
+)
+
+// SchedulesOptions are what ListSchedules is asked for.
+type SchedulesOptions struct {
+	// Query are the filters and the order; its Limit and Offset are not used.
+	Query edges.SchedulesQuery
+	// Limit is the most schedules that are written; 0 for all.
+	Limit  int
+	Format Format
+	// Budget is the client's, to say when it has to be waited for; may be nil.
+	Budget *edges.Budget
+}
+
+// ListSchedules writes the schedules that match, as they are read.
+func ListSchedules(ctx context.Context, client *edges.Client, o SchedulesOptions, t Terminal) error {
+	if o.Limit < 0 {
+		return usage("limit must not be negative, but is %d", o.Limit)
+	}
+	out, err := scheduleSheet(o.Format).printer(o.Format, t.Out)
+	if err != nil {
+		return err
+	}
+	waiting, written := false, 0
+	p := pager[edges.Schedule]{
+		uid:  func(s edges.Schedule) string { return s.UID },
+		size: pageSize(o.Limit),
+		note: func() { t.noteBudget(o.Budget, &waiting) },
+		seen: map[[16]byte]struct{}{},
+		fetch: func(ctx context.Context, limit, offset int) (edges.RawPage[edges.Schedule], error) {
+			query := o.Query
+			query.Limit, query.Offset = limit, offset
+			return client.ListSchedulesRaw(ctx, query)
+		},
+	}
+	_, err = p.read(ctx, func(page edges.RawPage[edges.Schedule]) (bool, error) {
+		n := len(page.Rows)
+		if o.Limit > 0 {
+			n = min(n, o.Limit-written)
+		}
+		written += n
+		return o.Limit == 0 || written < o.Limit, out.rows(page.Rows[:n], page.JSON[:n])
+	})
+	if err != nil {
+		return badQuery(err)
+	}
+	return out.end()
+}
+
+// scheduleSheet is how schedules are written.
+func scheduleSheet(f Format) sheet[edges.Schedule] {
+	return sheet[edges.Schedule]{
+		uid: func(s edges.Schedule) string { return s.UID },
+		columns: []column[edges.Schedule]{
+			{title: "UID", cell: func(s edges.Schedule) string { return cmp.Or(s.UID, "?") }},
+			{title: "STATUS", cell: func(s edges.Schedule) string { return dash(string(s.Status)) }},
+			{title: f.title("NEXT"), cell: func(s edges.Schedule) string { return f.time(s.NextExecutionAt) }},
+			{title: f.title("LAST"), cell: func(s edges.Schedule) string { return f.time(s.LastExecutedAt) }},
+			{title: "CRON", cut: true, cell: func(s edges.Schedule) string { return dash(s.Cron) }},
+			{title: "ACTION", cut: true, cell: func(s edges.Schedule) string { return dash(s.ActionName) }},
+			{title: "NAME", cut: true, cell: func(s edges.Schedule) string { return dash(s.Name) }},
+		},
+		fields: []field[edges.Schedule]{
+			{"uid", func(s edges.Schedule) string { return s.UID }},
+			{"status", func(s edges.Schedule) string { return string(s.Status) }},
+			{"name", func(s edges.Schedule) string { return s.Name }},
+			{"action", func(s edges.Schedule) string { return s.ActionName }},
+			{"cron", func(s edges.Schedule) string { return s.Cron }},
+			{"timezone", func(s edges.Schedule) string { return s.Timezone }},
+			{"next_execution_at", func(s edges.Schedule) string { return stamp(s.NextExecutionAt) }},
+			{"last_executed_at", func(s edges.Schedule) string { return stamp(s.LastExecutedAt) }},
+			{"postponed_until", func(s edges.Schedule) string { return stamp(s.PostponedUntil) }},
+			{"created_at", func(s edges.Schedule) string { return stamp(s.CreatedAt) }},
+			{"updated_at", func(s edges.Schedule) string { return stamp(s.UpdatedAt) }},
+			{"user", func(s edges.Schedule) string { return s.UserUID }},
+		},
+	}
+}
