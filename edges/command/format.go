@@ -127,8 +127,8 @@ func stamp(t time.Time) string {
 type column[T any] struct {
 	title string
 	cell  func(T) string
-	// cut allows it to be made narrower than what is in it.
-	cut bool
+	// cut is how it may be made narrower than what is in it; nil for never.
+	cut func(text string, most int) string
 	// right aligns numbers.
 	right bool
 }
@@ -226,7 +226,7 @@ func (p *tablePrinter[T]) fit(lines [][]string) {
 	for total > tableWidth {
 		widest := -1
 		for i, c := range p.columns {
-			if c.cut && p.widths[i] > len(c.title) && (widest < 0 || p.widths[i] > p.widths[widest]) {
+			if c.cut != nil && p.widths[i] > len(c.title) && (widest < 0 || p.widths[i] > p.widths[widest]) {
 				widest = i
 			}
 		}
@@ -242,8 +242,8 @@ func (p *tablePrinter[T]) line(cells []string) string {
 	var line strings.Builder
 	for i, c := range p.columns {
 		cell := cells[i]
-		if c.cut {
-			cell = cut(cell, p.widths[i])
+		if c.cut != nil {
+			cell = c.cut(cell, p.widths[i])
 		}
 		pad := strings.Repeat(" ", max(0, p.widths[i]-utf8.RuneCountInString(cell)))
 		if c.right {
@@ -256,17 +256,27 @@ func (p *tablePrinter[T]) line(cells []string) string {
 		}
 		line.WriteString(cell)
 	}
-	return cut(strings.TrimRight(line.String(), " "), tableWidth)
+	return end(strings.TrimRight(line.String(), " "), tableWidth)
 }
 
 func (*tablePrinter[T]) end() error { return nil }
 
-// cut makes a text at most so many characters long.
-func cut(text string, most int) string {
+// end cuts the end off a text that is longer than so many characters.
+func end(text string, most int) string {
 	if utf8.RuneCountInString(text) <= most {
 		return text
 	}
 	return string([]rune(text)[:max(0, most-1)]) + "…"
+}
+
+// middle does it in the middle: names of actions begin alike.
+func middle(text string, most int) string {
+	all := []rune(text)
+	if len(all) <= most {
+		return text
+	}
+	head := most / 4
+	return string(all[:head]) + "…" + string(all[len(all)-max(0, most-head-1):])
 }
 
 // jsonPrinter writes the API's own rows, a line each, in the array that the API

@@ -16,27 +16,33 @@ import (
 )
 
 // Since is from when on runs are wanted: a time, or how long ago that is. The
-// zero value is from the beginning.
+// zero value is from the beginning. It can be a flag's value.
 type Since struct {
-	at  time.Time
-	ago time.Duration
+	text string
+	at   time.Time
+	ago  time.Duration
 }
 
-// ParseSince reads a duration such as 90m or 7d, a time such as
-// 2026-11-23T15:04:05Z, or a date with or without a time, in a time zone.
-func ParseSince(text string, zone *time.Location) (Since, error) {
+// Set reads a duration such as 90m or 7d, a time such as 2026-11-23T15:04:05Z,
+// or a date with or without a time, in this machine's time zone.
+func (s *Since) Set(text string) error {
 	if d, err := model.ParseDuration(text); err == nil {
 		if d <= 0 {
-			return Since{}, errors.New("it must be more than 0")
+			return fmt.Errorf("%q is no time ago", text)
 		}
-		return Since{ago: time.Duration(d)}, nil
+		*s = Since{text: text, ago: time.Duration(d)}
+		return nil
 	}
-	at, err := parseTime(text, zone)
+	at, err := parseTime(text, time.Local) //nolint:gosmopolitan // it is a person who writes the time
 	if err != nil {
-		return Since{}, errors.New("it is neither a duration, such as 2h or 7d, nor a time, such as 2026-11-23T15:04:05Z, 2026-11-23 15:04 or 2026-11-23")
+		return fmt.Errorf("%q is neither a duration, such as 2h or 7d, nor a time, such as 2026-11-23T15:04:05Z, 2026-11-23 15:04 or 2026-11-23", text)
 	}
-	return Since{at: at}, nil
+	*s = Since{text: text, at: at}
+	return nil
 }
+
+// String is what was set.
+func (s *Since) String() string { return s.text }
 
 // parseTime reads a time as people and programs write it.
 func parseTime(text string, zone *time.Location) (time.Time, error) {
@@ -50,11 +56,9 @@ func parseTime(text string, zone *time.Location) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is no time", text)
 }
 
-// IsZero reports whether it is from the beginning.
-func (s Since) IsZero() bool { return s == Since{} }
-
-// from is the time itself, by the API's clock if that has told.
-func (s Since) from(clock time.Time) time.Time {
+// from is the time itself, by the API's clock if it is so long ago. It is zero
+// for the beginning.
+func (s *Since) from(clock time.Time) time.Time {
 	if s.ago == 0 {
 		return s.at
 	}
@@ -94,7 +98,7 @@ func ListRuns(ctx context.Context, client *edges.Client, o RunsOptions, t Termin
 		return usage("limit must not be negative, but is %d", o.Limit)
 	}
 	sorted := cmp.Or(first(o.Query.Sort), newestFirst)
-	if !o.Since.IsZero() && sorted != newestFirst {
+	if o.Since != (Since{}) && sorted != newestFirst {
 		return usage("since is by the time of the last change: it needs sort %s, not %s", newestFirst, sorted)
 	}
 	if len(o.Query.Sort) == 0 {
@@ -168,8 +172,8 @@ func (l *runLister) read(ctx context.Context, moving bool, t Terminal) error {
 	var until time.Time
 	for pass := 1; ; pass++ {
 		l.reached = time.Time{}
-		answers, err := l.pager.read(ctx, func(page edges.RawPage[edges.Run]) (bool, error) {
-			return l.visit(page, until)
+		answers, err := l.pager.read(ctx, func(page edges.RawPage[edges.Run], fresh []bool) (bool, error) {
+			return l.visit(page, fresh, until)
 		})
 		switch {
 		case err != nil:
@@ -188,12 +192,12 @@ func (l *runLister) full() bool { return l.o.Limit > 0 && l.written == l.o.Limit
 
 // visit writes a part's new rows, as far as they are wanted, and tells whether
 // there can be more behind them.
-func (l *runLister) visit(page edges.RawPage[edges.Run], until time.Time) (more bool, err error) {
+func (l *runLister) visit(page edges.RawPage[edges.Run], fresh []bool, until time.Time) (more bool, err error) {
 	clock := page.Date
 	if clock.IsZero() {
 		clock = l.o.Format.now()
 	}
-	if l.from.IsZero() && !l.o.Since.IsZero() {
+	if l.from.IsZero() {
 		l.from = l.o.Since.from(clock)
 	}
 	var rows []edges.Run
@@ -214,7 +218,7 @@ func (l *runLister) visit(page edges.RawPage[edges.Run], until time.Time) (more 
 		if at.IsZero() {
 			at = row.CreatedAt
 		}
-		if !l.full() && !at.Before(l.from) {
+		if fresh[i] && !l.full() && !at.Before(l.from) {
 			l.written++
 			rows, raw = append(rows, row), append(raw, page.JSON[i])
 		}
@@ -230,9 +234,9 @@ func runSheet(f Format) sheet[edges.Run] {
 			{title: "UID", cell: func(r edges.Run) string { return cmp.Or(r.UID, "?") }},
 			{title: "STATUS", cell: func(r edges.Run) string { return dash(string(r.Status)) }},
 			{title: f.title("UPDATED"), cell: func(r edges.Run) string { return f.time(changed(r)) }},
-			{title: "RESULTS", right: true, cell: func(r edges.Run) string { return number(r.OutputCount) }},
-			{title: "ACTION", cut: true, cell: func(r edges.Run) string { return dash(r.ActionName) }},
-			{title: "ERROR", cut: true, cell: trouble},
+			{title: "OUT", right: true, cell: func(r edges.Run) string { return number(r.OutputCount) }},
+			{title: "ACTION", cut: middle, cell: func(r edges.Run) string { return dash(r.ActionName) }},
+			{title: "ERROR", cut: end, cell: trouble},
 		},
 		fields: []field[edges.Run]{
 			{"uid", func(r edges.Run) string { return r.UID }},

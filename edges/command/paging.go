@@ -33,15 +33,16 @@ var (
 	errEndless  = errors.New("the API answers the same rows again and again")
 )
 
-// maxKnown is how many parts in a row may have nothing new: a list grows in
-// front, but not by thousands of rows while a few parts are read.
-const maxKnown = 25
+// maxSame is how many parts in a row may begin with the same row. That takes a
+// part's length of new rows at the front between two requests.
+const maxSame = 5
 
-// read reads from the front of the list, and gives each part's new rows to
-// visit, until that wants no more or the list ends. answers is how many there
-// were.
-func (p *pager[T]) read(ctx context.Context, visit func(edges.RawPage[T]) (more bool, err error)) (answers int, err error) {
-	offset, back, known := 0, 0, 0
+// read reads from the front of the list, and gives each part to visit, with which
+// of its rows have not been given yet, until that wants no more or the list ends.
+// answers is how many there were.
+func (p *pager[T]) read(ctx context.Context, visit func(page edges.RawPage[T], fresh []bool) (more bool, err error)) (answers int, err error) {
+	offset, back, same := 0, 0, 0
+	var before [16]byte
 	for size := p.size; ; {
 		p.note()
 		page, err := p.fetch(ctx, size, offset)
@@ -62,16 +63,16 @@ func (p *pager[T]) read(ctx context.Context, visit func(edges.RawPage[T]) (more 
 			continue
 		}
 		back = 0
-		fresh := p.fresh(page)
-		if known++; len(fresh.Rows) > 0 {
-			known = 0
-		}
-		if known > maxKnown {
-			return answers, errEndless
-		}
-		more, err := visit(fresh)
+		more, err := visit(page, p.fresh(page))
 		if err != nil || !more || len(page.Rows) < size {
 			return answers, err
+		}
+		begin := p.identity(page.Rows[0], page.JSON[0])
+		if same++; begin != before {
+			same = 0
+		}
+		if before = begin; same == maxSame {
+			return answers, errEndless
 		}
 		offset += len(page.Rows) - p.overlap(size)
 		size = min(p.size, 2*size)
@@ -93,17 +94,14 @@ func (p *pager[T]) joins(page edges.RawPage[T]) bool {
 	return known
 }
 
-// fresh are the rows of a part that have not been given yet.
-func (p *pager[T]) fresh(page edges.RawPage[T]) edges.RawPage[T] {
-	fresh := edges.RawPage[T]{Date: page.Date}
+// fresh tells which rows of a part have not been given yet, which they are now.
+func (p *pager[T]) fresh(page edges.RawPage[T]) []bool {
+	fresh := make([]bool, len(page.Rows))
 	for i, row := range page.Rows {
 		identity := p.identity(row, page.JSON[i])
-		if _, known := p.seen[identity]; known {
-			continue
-		}
+		_, known := p.seen[identity]
+		fresh[i] = !known
 		p.seen[identity] = struct{}{}
-		fresh.Rows = append(fresh.Rows, row)
-		fresh.JSON = append(fresh.JSON, page.JSON[i])
 	}
 	return fresh
 }

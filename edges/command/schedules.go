@@ -3,6 +3,7 @@ package command
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 
 	"github.com/edges-exporter/edges_exporter/edges"
 )
@@ -39,13 +40,16 @@ func ListSchedules(ctx context.Context, client *edges.Client, o SchedulesOptions
 			return client.ListSchedulesRaw(ctx, query)
 		},
 	}
-	_, err = p.read(ctx, func(page edges.RawPage[edges.Schedule]) (bool, error) {
-		n := len(page.Rows)
-		if o.Limit > 0 {
-			n = min(n, o.Limit-written)
+	_, err = p.read(ctx, func(page edges.RawPage[edges.Schedule], fresh []bool) (bool, error) {
+		var rows []edges.Schedule
+		var raw []json.RawMessage
+		for i, row := range page.Rows {
+			if fresh[i] && (o.Limit == 0 || written < o.Limit) {
+				written++
+				rows, raw = append(rows, row), append(raw, page.JSON[i])
+			}
 		}
-		written += n
-		return o.Limit == 0 || written < o.Limit, out.rows(page.Rows[:n], page.JSON[:n])
+		return o.Limit == 0 || written < o.Limit, out.rows(rows, raw)
 	})
 	if err != nil {
 		return badQuery(err)
@@ -62,9 +66,8 @@ func scheduleSheet(f Format) sheet[edges.Schedule] {
 			{title: "STATUS", cell: func(s edges.Schedule) string { return dash(string(s.Status)) }},
 			{title: f.title("NEXT"), cell: func(s edges.Schedule) string { return f.time(s.NextExecutionAt) }},
 			{title: f.title("LAST"), cell: func(s edges.Schedule) string { return f.time(s.LastExecutedAt) }},
-			{title: "CRON", cut: true, cell: func(s edges.Schedule) string { return dash(s.Cron) }},
-			{title: "ACTION", cut: true, cell: func(s edges.Schedule) string { return dash(s.ActionName) }},
-			{title: "NAME", cut: true, cell: func(s edges.Schedule) string { return dash(s.Name) }},
+			{title: "CRON", cell: func(s edges.Schedule) string { return dash(s.Cron) }},
+			{title: "NAME OR ACTION", cut: middle, cell: func(s edges.Schedule) string { return dash(cmp.Or(s.Name, s.ActionName)) }},
 		},
 		fields: []field[edges.Schedule]{
 			{"uid", func(s edges.Schedule) string { return s.UID }},
