@@ -176,6 +176,7 @@ func TestReadmeMentions(t *testing.T) {
 	known := map[string]bool{"--help": true, "--version": true, "--build": true, "--enable-feature": true, "edges_exporter_build_info": true}
 	for _, f := range commandLine(t).Flags {
 		known["--"+f.Name] = true
+		known["--no-"+f.Name] = f.IsBoolFlag()
 	}
 	for _, m := range collector.Metrics() {
 		known[m.Name] = true
