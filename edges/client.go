@@ -366,7 +366,7 @@ type call struct {
 	log    []any
 	// body gives what is sent, from its start at each attempt; nil for
 	// nothing.
-	body func() (*sentBody, error)
+	body func(context.Context) (*sentBody, error)
 	// connected is called once an attempt has a connection: from then on the
 	// request may have been sent. May be nil.
 	connected func()
@@ -495,7 +495,7 @@ func newRequest(ctx context.Context, call call, target *url.URL) (*http.Request,
 	if call.body == nil {
 		return request, nil
 	}
-	body, err := call.body()
+	body, err := call.body(ctx)
 	if err != nil {
 		return nil, err
 	}

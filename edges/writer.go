@@ -65,10 +65,15 @@ func NewWriter(config Config) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newWriter(client), nil
+}
+
+// newWriter takes the client over.
+func newWriter(client *Client) *Writer {
 	// A connection that is not used again cannot have died in the meantime,
 	// and leave open whether the API has got the request.
 	client.transport.DisableKeepAlives = true
-	return &Writer{client: client}, nil
+	return &Writer{client: client}
 }
 
 // OnAttempt sets what is called after every attempt on the wire, in the
@@ -83,7 +88,8 @@ func (w *Writer) Close() { w.client.Close() }
 // request as the API documents it, JSON with an "input" for a live launch and
 // "inputs" otherwise; it is sent as it is read. Where it is an io.Seeker, a
 // launch that was refused with 429 is tried again from the body's start; other
-// bodies can be sent only once. The body is not closed.
+// bodies can be sent only once, and must not be used afterwards. The body is not
+// closed.
 func (w *Writer) Launch(ctx context.Context, action string, mode LaunchMode, body io.Reader) (Launched, error) {
 	switch mode {
 	case LaunchLive, LaunchAsync, LaunchSchedule:
@@ -292,15 +298,19 @@ func newBodySource(from io.Reader) (*bodySource, error) {
 	return s, nil
 }
 
-// open returns the body from its start.
-func (s *bodySource) open() (*sentBody, error) {
-	if s.last != nil && s.seeker != nil {
+// open returns the body from its start, for a request that ends with ctx.
+func (s *bodySource) open(ctx context.Context) (*sentBody, error) {
+	from := s.from
+	switch {
+	case s.seeker == nil:
+		from = newStream(ctx, s.from)
+	case s.last != nil:
 		s.wait()
 		if _, err := s.seeker.Seek(s.start, io.SeekStart); err != nil {
 			return nil, fmt.Errorf("go back to the start of what is to be sent: %w", err)
 		}
 	}
-	s.last = &sentBody{from: s.from, length: s.length, ended: make(chan struct{})}
+	s.last = &sentBody{from: from, length: s.length, ended: make(chan struct{})}
 	return s.last, nil
 }
 
@@ -309,8 +319,8 @@ func (s *bodySource) rewindable() bool {
 	return s == nil || s.seeker != nil || s.last == nil || s.last.untouched()
 }
 
-// wait returns when the last request does not read the body any more. One that
-// cannot seek may hang in its reading; it is not waited for.
+// wait returns when the last request does not read any more from what the
+// caller may go on using.
 func (s *bodySource) wait() {
 	if s.last != nil && s.seeker != nil {
 		<-s.last.ended
@@ -355,7 +365,7 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.reading = false
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF && !errors.Is(err, errClosedBody) {
 		b.err = err
 	}
 	if b.closed {
@@ -382,4 +392,33 @@ func (b *sentBody) untouched() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.touched
+}
+
+// stream reads from what may hang, such as a terminal, and stops when its
+// context ends: the transport does not return before the body's reading does.
+// What hangs keeps its goroutine until it gives way.
+type stream struct {
+	from io.Reader
+	once sync.Once
+	out  *io.PipeReader
+	in   *io.PipeWriter
+}
+
+func newStream(ctx context.Context, from io.Reader) *stream {
+	s := &stream{from: from}
+	s.out, s.in = io.Pipe()
+	context.AfterFunc(ctx, func() { _ = s.in.CloseWithError(errClosedBody) }) // it never fails
+	return s
+}
+
+// Read begins to read only when it is asked to: a request that was never sent
+// leaves what it would have sent to the next.
+func (s *stream) Read(p []byte) (int, error) {
+	s.once.Do(func() {
+		go func() {
+			_, err := io.Copy(s.in, s.from)
+			_ = s.in.CloseWithError(err) // it never fails
+		}()
+	})
+	return s.out.Read(p)
 }

@@ -91,7 +91,7 @@ func Check(ctx context.Context, client *edges.Client, o CheckOptions, t Terminal
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case c.bad > 0:
-		return FailedError{fmt.Sprintf("%s found", count(c.bad, "problem"))}
+		return FailedError{count(c.bad, "problem") + " found"}
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func (f Format) time(t time.Time) string {
 	now := f.now()
 	switch f.Times {
 	case TimesLocal:
-		t, now = t.Local(), now.Local() //nolint:gosmopolitan // that is what is asked for
+		t, now = t.Local(), now.Local() // that is what is asked for
 	case TimesUTC:
 		t, now = t.UTC(), now.UTC()
 	default:
@@ -83,7 +83,7 @@ func (f Format) full(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	in := t.Local() //nolint:gosmopolitan // what a person's clock shows
+	in := t.Local() // what a person's clock shows
 	if f.Times == TimesUTC {
 		in = t.UTC()
 	}

@@ -28,7 +28,7 @@ func inputsOf(from io.Reader, name string) iter.Seq2[json.RawMessage, error] {
 	text := bufio.NewReader(bounded)
 	return func(yield func(json.RawMessage, error) bool) {
 		begin, err := skipSpace(text)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {
@@ -45,7 +45,7 @@ func inputsOf(from io.Reader, name string) iter.Seq2[json.RawMessage, error] {
 		for n := 1; ; n++ {
 			bounded.read = 0
 			input, err := read()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if err == nil && input[0] != '{' {
@@ -118,7 +118,7 @@ func elements(text io.Reader) func() (json.RawMessage, error) {
 		if _, err := decoder.Token(); err != nil {
 			return nil, unexpected(err)
 		}
-		if _, err := decoder.Token(); err != io.EOF {
+		if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 			return nil, errors.New("something stands behind the end of the array")
 		}
 		return nil, io.EOF
@@ -127,7 +127,7 @@ func elements(text io.Reader) func() (json.RawMessage, error) {
 
 // unexpected tells an end in the middle from one at the end.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

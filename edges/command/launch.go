@@ -198,7 +198,7 @@ func (l *launch) plan() error {
 	}
 	zone := time.UTC
 	if l.Cron == "" {
-		zone = time.Local //nolint:gosmopolitan // it is a person who writes the time
+		zone = time.Local // it is a person who writes the time
 	}
 	if l.Timezone != "" {
 		var err error

@@ -33,7 +33,7 @@ func (s *Since) Set(text string) error {
 		*s = Since{text: text, ago: time.Duration(d)}
 		return nil
 	}
-	at, err := parseTime(text, time.Local) //nolint:gosmopolitan // it is a person who writes the time
+	at, err := parseTime(text, time.Local) // it is a person who writes the time
 	if err != nil {
 		return fmt.Errorf("%q is neither a duration, such as 2h or 7d, nor a time, such as 2026-11-23T15:04:05Z, 2026-11-23 15:04 or 2026-11-23", text)
 	}
