@@ -437,10 +437,22 @@ func (o *options) checkOptions(budget *edges.Budget) command.CheckOptions {
 	if o.keyFile != "" {
 		source = "the key in " + o.keyFile
 	}
+	uses := []command.Use{{What: "runs", PerMinute: float64(time.Minute) / float64(o.interval)}}
+	for _, use := range []struct {
+		command.Use
+		on bool
+	}{
+		{command.Use{What: "schedules", PerMinute: 1}, o.schedules},
+		{command.Use{What: "callbacks", PerMinute: 2}, o.callbacks},
+		{command.Use{What: "credits", PerMinute: 0.2}, o.credits},
+	} {
+		if use.on {
+			uses = append(uses, use.Use)
+		}
+	}
 	return command.CheckOptions{
 		URL: withoutUser(o.url), KeySource: source, Storage: o.storage,
-		PerMinute: o.perMinute, Budget: budget,
-		Uses: []command.Use{{What: "polls of runs", PerMinute: float64(time.Minute) / float64(o.interval)}},
+		PerMinute: o.perMinute, Budget: budget, Uses: uses,
 		Store: func(ctx context.Context) command.StoreReport {
 			found, err := collector.Inspect(ctx, filepath.Join(o.storage, "edges.db"), o.workspace)
 			return command.StoreReport{Absent: found.Absent, InUse: found.InUse, Runs: found.Runs, Bytes: found.Bytes, Err: err}

@@ -33,7 +33,7 @@ func TestCheck(t *testing.T) {
 			"ok    key        the key is good for http://api\n",
 			"ok    clock      no more than 2 seconds from the API's\n",
 			"ok    workspace  Simulated workspace, plan silver, uid ",
-			"ok    limit      150 requests a minute, shared with your own programs (as documented for plan silver)\n",
+			"ok    limit      150 requests a minute, shared with your own programs (as documented for plan",
 			"ok    credits    ",
 			"ok    budget     at most 15 requests a minute, 10 % of the limit; when all is quiet 4.2 (polls 4,",
 			"credits 0.2)\n",

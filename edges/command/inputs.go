@@ -16,7 +16,7 @@ const (
 	// maxInputs is the most that the API takes in one launch.
 	maxInputs = 100_000
 	// maxInputBytes bounds what one input can take of memory.
-	maxInputBytes = 16 << 20
+	maxInputBytes = 1 << 20
 )
 
 // inputsOf reads inputs one by one from a JSON array, from JSON objects one
@@ -71,7 +71,7 @@ func (b *boundedInput) Read(p []byte) (int, error) {
 	if b.read > maxInputBytes {
 		return 0, fmt.Errorf("it is larger than %d MiB", maxInputBytes>>20)
 	}
-	n, err := b.from.Read(p)
+	n, err := b.from.Read(p[:min(len(p), maxInputBytes+1-b.read)])
 	b.read += n
 	return n, err
 }

@@ -248,26 +248,29 @@ func (l *launch) spool(in io.Reader) (body *os.File, inputs int, err error) {
 		from = f
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
-	body, err = os.CreateTemp("", "edges-launch-*.json")
+	kept, err := os.CreateTemp("", "edges-launch-*.json")
 	if err != nil {
 		return nil, 0, fmt.Errorf("keep the inputs until they are sent: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, body.Close(), os.Remove(body.Name()))
-		}
-	}()
+	if inputs, err = l.fill(kept, from); err != nil {
+		return nil, 0, errors.Join(err, kept.Close(), os.Remove(kept.Name()))
+	}
+	return kept, inputs, nil
+}
+
+// fill writes the body into a file, from which it can be read then.
+func (l *launch) fill(body *os.File, from io.Reader) (inputs int, err error) {
 	out := bufio.NewWriter(body)
 	if inputs, err = l.write(out, from); err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	if err := out.Flush(); err != nil {
-		return nil, 0, fmt.Errorf("keep the inputs until they are sent: %w", err)
+		return 0, fmt.Errorf("keep the inputs until they are sent: %w", err)
 	}
 	if _, err := body.Seek(0, io.SeekStart); err != nil {
-		return nil, 0, fmt.Errorf("keep the inputs until they are sent: %w", err)
+		return 0, fmt.Errorf("keep the inputs until they are sent: %w", err)
 	}
-	return body, inputs, nil
+	return inputs, nil
 }
 
 // write writes the body, and counts the inputs. What cannot be written shows
