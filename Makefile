@@ -83,13 +83,13 @@ nested: ## Check and test the modules below: alerts/tests, dashboards
 		echo "--- module $$module"
 		# Tests that drive real programs say in tools.sh which, and how to get them.
 		if [ -e "$$module/tools.sh" ]; then sh "$$module/tools.sh"; fi
-		(cd "$$module" && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test ./...)
+		(cd "$$module" && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test -timeout=20m ./...)
 	done
 
 .PHONY: race
 race: ## Run the tests of this module, with the race detector
 	@echo '--- tests'
-	$(GO) test -race -timeout=10m ./...
+	$(GO) test -race -timeout=20m ./...
 
 .PHONY: build
 build: ## Build the program, static

@@ -440,7 +440,7 @@ func (w *world) settle(t *testing.T, p *process, without ...string) {
 	want := expected(w.before, w.Truth())
 	maps.DeleteFunc(want, leave)
 	var wrong []string
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		got, err := w.scrape(t.Context())
 		if err != nil {
 			wrong = []string{err.Error()}
@@ -480,7 +480,7 @@ func (w *world) trouble(t *testing.T, all ...string) {
 func (w *world) await(t *testing.T, name string, good func(float64) bool) {
 	t.Helper()
 	var last samples
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		if s, err := w.scrape(t.Context()); err == nil {
 			if last = s; good(s[name]) {
 				return

@@ -348,7 +348,7 @@ func (o *options) execute(ctx context.Context, chosen string, stdout, stderr io.
 	case "simulate":
 		return o.simulate(ctx, stdout, log)
 	case "healthcheck":
-		return healthcheck(ctx, cmp.Or(o.healthURL, "http://"+reachable(o.listen[0])+"/-/healthy"))
+		return healthcheck(ctx, cmp.Or(o.healthURL, "http://"+reachable(o.listen[0], "127.0.0.1")+"/-/healthy"))
 	}
 	return o.command(ctx, chosen, stdout, stderr, log)
 }
@@ -910,17 +910,18 @@ Try:
   curl -d 'failed:linkedin-extract-people:share=0.9:for=5m:error=LIMIT_REACHED' %[3]s/simulator/trouble
 
 Stop it with Ctrl-C; nothing of it stays.
-`, reachable(o.listen[0]), o.metricsPath, workspace)
+`, reachable(o.listen[0], "localhost"), o.metricsPath, workspace)
 }
 
-// reachable is an address under which a listener on this machine answers.
-func reachable(listen string) string {
+// reachable is an address under which a listener on this machine answers, which
+// goes by the given name. A minimal container may not know localhost.
+func reachable(listen, here string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return listen
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
+		host = here
 	}
 	return net.JoinHostPort(host, port)
 }

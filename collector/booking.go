@@ -134,10 +134,11 @@ func (b *booking) findUndated(seen []observation) error {
 // take books one observation.
 func (b *booking) take(o *observation) error {
 	b.now, b.answer = o.now, o.answer
-	returned := map[string]bool{}
+	returned, nameless := map[string]bool{}, false
 	for i := range o.rows {
 		row := &o.rows[i]
 		returned[row.UID] = true
+		nameless = nameless || row.UID == ""
 		if row.Defect != "" {
 			if err := b.skip(row); err != nil {
 				return err
@@ -154,7 +155,9 @@ func (b *booking) take(o *observation) error {
 	}
 	for _, key := range o.audited {
 		settle := b.lose
-		if returned[keyUID(key)] {
+		// Any run may be the one behind a row without a uid: the next audit
+		// will tell.
+		if nameless || returned[keyUID(key)] {
 			settle = b.found
 		}
 		if err := b.settleAudit(key, settle); err != nil {
@@ -164,13 +167,10 @@ func (b *booking) take(o *observation) error {
 	return nil
 }
 
-// settleAudit ends the audit of one run, unless it left the ledger meanwhile.
+// settleAudit ends the audit of one run. An audited run without a record is
+// damage: it would be asked for again and again.
 func (b *booking) settleAudit(key []byte, settle func([]byte, *record) error) error {
-	stored := b.runs.Get(key)
-	if stored == nil {
-		return nil
-	}
-	r, err := decodeRecord(stored, keyTime(key)*int64(time.Millisecond))
+	r, err := decodeRecord(b.runs.Get(key), keyTime(key)*int64(time.Millisecond))
 	if err != nil {
 		return b.ledger.store.damaged(fmt.Errorf("run %s: %w", keyUID(key), err))
 	}

@@ -110,15 +110,17 @@ func (f *follower) poll(ctx context.Context) error {
 	if err := f.fill(ctx, until, false); err != nil {
 		return err
 	}
-	if err := f.audit(ctx, until); err != nil {
+	err := f.audit(ctx, until)
+	if f.book.failed || ctx.Err() != nil {
 		return err
 	}
 	if f.beside != nil {
-		if err := f.beside(ctx, until); err != nil {
-			return err
+		if besideErr := f.beside(ctx, until); besideErr != nil {
+			return errors.Join(err, besideErr)
 		}
 	}
-	return f.fill(ctx, until, true)
+	// The old pages do not wait for an audit that is answered badly.
+	return errors.Join(err, f.fill(ctx, until, true))
 }
 
 // front reads the first page. What lies between it and what was read before
@@ -188,9 +190,10 @@ func (f *follower) front(ctx context.Context) error {
 }
 
 // fill reads what is unread until the time is up or the budget's reserve is
-// reached: the backfill, or all that is younger.
+// reached: the backfill, or all that is younger. However slow the API is, each
+// poll reads a page of it.
 func (f *follower) fill(ctx context.Context, until time.Time, backfill bool) error {
-	for time.Now().Before(until) && f.spare() {
+	for first := true; (first || time.Now().Before(until)) && f.spare(); first = false {
 		st := f.book.state
 		if len(st.Stretches) == 0 || st.Stretches[0].Backfill != backfill {
 			break
@@ -232,9 +235,10 @@ func (f *follower) unusable(rows []edges.Run, now int64, why error) error {
 	return errors.Join(why, f.book.add(observation{rows: rows, answer: f.answers, now: now}))
 }
 
-// audit reads runs in flight again that the list has not shown for long.
+// audit reads runs in flight again that the list has not shown for long, a
+// hundred at each poll even if the time is up.
 func (f *follower) audit(ctx context.Context, until time.Time) error {
-	for time.Now().Before(until) && f.spare() {
+	for first := true; (first || time.Now().Before(until)) && f.spare(); first = false {
 		if err := f.book.commit(); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -252,12 +253,7 @@ func (r *rig) scrape() samples {
 	if bytes.Contains(body, []byte(secret)) || bytes.Contains(body, []byte(apiKey)) {
 		r.t.Fatal("a secret is in the metrics")
 	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(body))
-	if err != nil {
-		r.t.Fatalf("scrape: %v", err)
-	}
-	out := flatten(families)
+	out := parse(r.t, body)
 	for k, v := range out {
 		name, _, _ := strings.Cut(k, "{")
 		monotonic := strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count") ||
@@ -281,6 +277,17 @@ func (r *rig) scrape() samples {
 		}
 	}
 	return out
+}
+
+// parse reads a page in the classic text format.
+func parse(t testing.TB, page []byte) samples {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(page))
+	if err != nil {
+		t.Fatalf("scrape: %v", err)
+	}
+	return flatten(families)
 }
 
 func flatten(families map[string]*dto.MetricFamily) samples {
@@ -493,4 +500,17 @@ func or(s, otherwise string) string {
 		return otherwise
 	}
 	return s
+}
+
+func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	return ctx, cancel
+}
+
+// httptestServer serves a handler until the test ends.
+func httptestServer(t testing.TB, h http.Handler) string {
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.URL
 }

@@ -49,6 +49,14 @@ const (
 	nullsLast
 )
 
+type (
+	writer  = http.ResponseWriter
+	request = http.Request
+	// answerer may answer the n-th request in the server's place: it returns
+	// true if it did.
+	answerer func(n int, w writer, r *request) bool
+)
+
 // server is a list of runs over HTTP in which everything is under a test's
 // control: the rows, the clock, the order of ties, and what goes wrong.
 type server struct {
@@ -68,8 +76,7 @@ type server struct {
 	requests, lists, audits int
 	// before runs before a request is answered; n counts the requests from 1.
 	before func(n int, q url.Values)
-	// answer may answer in the server's place: it returns true if it did.
-	answer func(n int, w http.ResponseWriter, r *http.Request) bool
+	answer answerer
 }
 
 // start is the server's clock at the start of every test.
@@ -142,7 +149,9 @@ func (s *server) visible() []row {
 	defer s.mu.Unlock()
 	out := []row{}
 	for _, r := range s.sorted() {
-		out = append(out, *r)
+		shown := *r
+		shown.encoded = nil
+		out = append(out, shown)
 	}
 	return out
 }
@@ -211,6 +220,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		s.audits++
 	}
+	s.stamp(w)
 	s.mu.Unlock()
 	if before != nil {
 		before(n, q)
@@ -317,7 +327,7 @@ func date(t time.Time) any {
 
 // Troubles: what an answer may be instead of a list.
 
-func status(code int) func(int, http.ResponseWriter, *http.Request) bool {
+func status(code int) answerer {
 	return func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 		w.WriteHeader(code)
 		_, _ = io.WriteString(w, `{"error_label":"GENERIC_ERROR","status_code":500}`)
@@ -325,7 +335,7 @@ func status(code int) func(int, http.ResponseWriter, *http.Request) bool {
 	}
 }
 
-func text(body string) func(int, http.ResponseWriter, *http.Request) bool {
+func text(body string) answerer {
 	return func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 		_, _ = io.WriteString(w, body)
 		return true
@@ -350,7 +360,7 @@ func endless(_ int, w http.ResponseWriter, _ *http.Request) bool {
 }
 
 // trouble makes the server answer so until calm.
-func (s *server) trouble(answer func(int, http.ResponseWriter, *http.Request) bool) {
+func (s *server) trouble(answer answerer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer

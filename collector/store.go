@@ -189,16 +189,10 @@ func (s *store) bolt(path string, readOnly bool) (*bbolt.DB, error) {
 // middle leaves no file that looks like a store.
 func (s *store) create(workspace string) error {
 	fresh := s.path + ".new"
-	db, err := s.bolt(fresh, false)
-	if err != nil && !errors.Is(err, fs.ErrPermission) {
-		// A leftover of a crash holds nothing; a living process keeps its lock.
-		if se := (*storeError)(nil); errors.As(err, &se) && se.what == damagedAdvice {
-			if err := os.Remove(fresh); err != nil {
-				return fmt.Errorf("remove a half-made store: %w", err)
-			}
-			db, err = s.bolt(fresh, false)
-		}
+	if err := s.discard(fresh); err != nil {
+		return err
 	}
+	db, err := s.bolt(fresh, false)
 	if err != nil {
 		return err
 	}
@@ -225,6 +219,28 @@ func (s *store) create(workspace string) error {
 		return fmt.Errorf("make store: %w", err)
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// discard removes what a crash left of a store that was being made: it holds
+// nothing. A living process that is making it keeps its lock.
+func (s *store) discard(fresh string) error {
+	if _, err := os.Stat(fresh); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	err := s.guard("open", func() error {
+		db, err := s.bolt(fresh, true)
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	})
+	if se := (*storeError)(nil); err != nil && (!errors.As(err, &se) || se.what != damagedAdvice) {
+		return err
+	}
+	if err := os.Remove(fresh); err != nil {
+		return fmt.Errorf("remove a half-made store: %w", err)
+	}
+	return nil
 }
 
 // check reads an existing store without writing to it.

@@ -47,6 +47,9 @@ type stretch struct {
 	stall  int
 	// lost is how often the footing was lost since High was reached.
 	lost int
+	// blind is set when the row before Offset was too large to be read: no page
+	// can show it and join on it.
+	blind bool
 }
 
 // search narrows down the offset of a stretch while the guess is off. Offsets
@@ -261,6 +264,7 @@ func (s *stretch) read(p *page, rows []edges.Run) (verdict, error) {
 		return s.shallowerThan(p)
 	}
 	stalled := p.some && p.oldest == s.High && s.Tie == ""
+	s.blind = p.limit == 1
 	if p.some {
 		if p.oldest != s.High {
 			s.lost = 0
@@ -295,11 +299,15 @@ func (s *stretch) read(p *page, rows []edges.Run) (verdict, error) {
 
 // footing reports whether a page joins what was read before.
 func (s *stretch) footing(p *page, rows []edges.Run) bool {
-	if s.Offset == 0 || p.limit == 1 || p.some && p.newest > s.High {
+	if s.Offset == 0 || p.some && p.newest > s.High {
 		return true
 	}
+	// A page of one row overlaps no other. It joins if it is the next one.
 	if s.search.on {
-		return false
+		return p.limit == 1 && s.search.shallow >= 0 && s.Offset == s.search.shallow+1
+	}
+	if p.limit == 1 || s.blind {
+		return true
 	}
 	for i := range rows {
 		if s.Tie != "" && rows[i].UID == s.Tie {
@@ -346,6 +354,10 @@ func (s *stretch) shallowerThan(p *page) (verdict, error) {
 	f.shallow = s.Offset
 	if f.deep >= 0 {
 		return s.halve()
+	}
+	if p.limit < pageLimit && f.deep < 0 && f.tries == 0 {
+		// Small pages are asked for where large rows are: not far from here.
+		f.step = 1
 	}
 	f.step = max(f.step, p.rows-1)
 	s.Offset += f.step

@@ -14,11 +14,11 @@ import (
 var uid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
 // TestEndToEnd lets things go wrong in a workspace and reads the messages that
-// come out at the other end. It lives ten times as fast as the default.
+// come out at the other end. It lives twenty times as fast as the default.
 func TestEndToEnd(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, pace{
-		scale: 10, scrape: time.Second, runsPerDay: 900_000,
+		scale: 20, scrape: time.Second, runsPerDay: 900_000,
 		exporter: []string{"--poll.interval=1s", "--poll.overlap=2s", "--metrics.zero-hold=2s", "--edges.max-requests-per-minute=600"},
 	})
 
