@@ -19,9 +19,8 @@ func newTestWriter(t *testing.T, base string, change ...func(*Config)) (*Writer,
 	return newWriter(c.Client), c
 }
 
-
 // hangUp reads the whole request, and closes the connection without an answer.
-func hangUp(w http.ResponseWriter, r *http.Request) {
+func hangUp(_ http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	panic(http.ErrAbortHandler)
 }
@@ -97,7 +96,7 @@ func TestWriterNeverSendsTwice(t *testing.T) {
 		{"gateway timeout", status(504, ""), 504, ErrUnavailable, true},
 		{"unavailable with a time to come back", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "0")
-			w.WriteHeader(503)
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}, 503, ErrUnavailable, true},
 		{"answer that is cut", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
@@ -156,9 +155,9 @@ func TestWriterTriesAgain(t *testing.T) {
 		func(w http.ResponseWriter, r *http.Request) {
 			got, _ := io.ReadAll(r.Body)
 			bodies = append(bodies, string(got))
-			w.WriteHeader(429)
+			w.WriteHeader(http.StatusTooManyRequests)
 		},
-		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(429) }, // without reading
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }, // without reading
 		func(w http.ResponseWriter, r *http.Request) {
 			got, _ := io.ReadAll(r.Body)
 			bodies = append(bodies, string(got))
@@ -180,7 +179,7 @@ func TestWriterTriesAgain(t *testing.T) {
 func TestWriterStreamIsSentOnce(t *testing.T) {
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		w.WriteHeader(429)
+		w.WriteHeader(http.StatusTooManyRequests)
 	})
 	w, c := newTestWriter(t, server.URL)
 	_, err := w.Launch(t.Context(), "email-find", LaunchAsync, io.MultiReader(strings.NewReader("{}")))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -181,7 +182,7 @@ func (w *Workspace) launchSchedule(a *action, body *launchBody) ([]byte, *proble
 		return nil, invalid("cron", "a schedule needs either cron or schedule_at")
 	case body.Cron != "":
 		times, err := cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow).Parse(body.Cron)
-		if err != nil || bytes.ContainsRune([]byte(body.Cron), '=') {
+		if err != nil || strings.Contains(body.Cron, "=") {
 			return nil, invalid("cron", fmt.Sprintf("%q is not a time in five fields", body.Cron))
 		}
 		sc.times = times
