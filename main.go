@@ -437,18 +437,11 @@ func (o *options) checkOptions(budget *edges.Budget) command.CheckOptions {
 	if o.keyFile != "" {
 		source = "the key in " + o.keyFile
 	}
-	uses := []command.Use{{What: "runs", PerMinute: float64(time.Minute) / float64(o.interval)}}
-	for _, use := range []struct {
-		command.Use
-		on bool
-	}{
-		{command.Use{What: "schedules", PerMinute: 1}, o.schedules},
-		{command.Use{What: "callbacks", PerMinute: 2}, o.callbacks},
-		{command.Use{What: "credits", PerMinute: 0.2}, o.credits},
-	} {
-		if use.on {
-			uses = append(uses, use.Use)
-		}
+	var uses []command.Use
+	for _, need := range collector.Needs(collector.Config{
+		PollInterval: time.Duration(o.interval), Schedules: o.schedules, Callbacks: o.callbacks, Credits: o.credits,
+	}) {
+		uses = append(uses, command.Use(need))
 	}
 	return command.CheckOptions{
 		URL: withoutUser(o.url), KeySource: source, Storage: o.storage,

@@ -40,13 +40,13 @@ const (
 func newBeside(cfg *Config, s *store) ([]*sideline, error) {
 	var out []*sideline
 	if cfg.Credits {
-		out = append(out, &sideline{beside: &creditsCollector{client: cfg.Client, every: pace(cfg.PollInterval, 20, 5*time.Minute)}})
+		out = append(out, &sideline{beside: &creditsCollector{client: cfg.Client, every: creditsPace(cfg.PollInterval)}})
 	}
 	if cfg.Schedules {
-		out = append(out, &sideline{beside: &schedulesCollector{client: cfg.Client, every: pace(cfg.PollInterval, 4, time.Minute)}})
+		out = append(out, &sideline{beside: &schedulesCollector{client: cfg.Client, every: schedulesPace(cfg.PollInterval)}})
 	}
 	if cfg.Callbacks {
-		k, err := newCallbacks(cfg, s, pace(cfg.PollInterval, 2, 30*time.Second))
+		k, err := newCallbacks(cfg, s, callbacksPace(cfg.PollInterval))
 		if err != nil {
 			return nil, err
 		}
@@ -54,6 +54,11 @@ func newBeside(cfg *Config, s *store) ([]*sideline, error) {
 	}
 	return out, nil
 }
+
+// How often each of them reads, by the time between two polls of runs.
+func creditsPace(interval time.Duration) time.Duration   { return pace(interval, 20, 5*time.Minute) }
+func schedulesPace(interval time.Duration) time.Duration { return pace(interval, 4, time.Minute) }
+func callbacksPace(interval time.Duration) time.Duration { return pace(interval, 2, 30*time.Second) }
 
 // pace is so many poll intervals, no more than usual, but at least one.
 func pace(interval time.Duration, polls int, usual time.Duration) time.Duration {

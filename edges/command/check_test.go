@@ -55,8 +55,10 @@ func TestCheck(t *testing.T) {
 			o.Store = func(context.Context) command.StoreReport { return command.StoreReport{InUse: true, Bytes: 1} }
 		}, "", []string{"ok    store", "in use by a running exporter", "1 MiB"}},
 		{"a damaged store", "silver", 0, func(o *command.CheckOptions) {
-			o.Store = func(context.Context) command.StoreReport { return command.StoreReport{Err: errors.New("store is damaged")} }
-		}, "1 problem", []string{"bad   store      store is damaged"}},
+			o.Store = func(context.Context) command.StoreReport {
+				return command.StoreReport{Err: errors.New("edges.db is damaged")}
+			}
+		}, "1 problem", []string{"bad   store      edges.db is damaged"}},
 		{"a temporary store", "silver", 0, func(o *command.CheckOptions) { o.Storage = "" }, "", []string{"note  store      a temporary one"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

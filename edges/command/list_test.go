@@ -273,8 +273,8 @@ func TestListWhileItMoves(t *testing.T) {
 
 func TestListSince(t *testing.T) {
 	for _, test := range []struct {
-		name, since     string
-		limit           int
+		name, since    string
+		limit          int
 		runs, requests int
 	}{
 		// The list of 1,000 runs has one a second up to noon.

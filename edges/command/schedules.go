@@ -59,16 +59,22 @@ func ListSchedules(ctx context.Context, client *edges.Client, o SchedulesOptions
 
 // scheduleSheet is how schedules are written.
 func scheduleSheet(f Format) sheet[edges.Schedule] {
+	columns := []column[edges.Schedule]{
+		{title: "UID", cell: func(s edges.Schedule) string { return cmp.Or(s.UID, "?") }},
+		{title: "STATUS", cell: func(s edges.Schedule) string { return dash(string(s.Status)) }},
+		{title: f.title("NEXT"), cell: func(s edges.Schedule) string { return f.time(s.NextExecutionAt) }},
+	}
+	if f.Times == "" || f.Times == TimesRelative { // there is no room for two long times
+		columns = append(columns, column[edges.Schedule]{title: "LAST", cell: func(s edges.Schedule) string { return f.time(s.LastExecutedAt) }})
+	}
+	columns = append(
+		columns,
+		column[edges.Schedule]{title: "CRON", cell: func(s edges.Schedule) string { return dash(s.Cron) }},
+		column[edges.Schedule]{title: "NAME OR ACTION", cut: middle, cell: func(s edges.Schedule) string { return dash(cmp.Or(s.Name, s.ActionName)) }},
+	)
 	return sheet[edges.Schedule]{
-		uid: func(s edges.Schedule) string { return s.UID },
-		columns: []column[edges.Schedule]{
-			{title: "UID", cell: func(s edges.Schedule) string { return cmp.Or(s.UID, "?") }},
-			{title: "STATUS", cell: func(s edges.Schedule) string { return dash(string(s.Status)) }},
-			{title: f.title("NEXT"), cell: func(s edges.Schedule) string { return f.time(s.NextExecutionAt) }},
-			{title: f.title("LAST"), cell: func(s edges.Schedule) string { return f.time(s.LastExecutedAt) }},
-			{title: "CRON", cell: func(s edges.Schedule) string { return dash(s.Cron) }},
-			{title: "NAME OR ACTION", cut: middle, cell: func(s edges.Schedule) string { return dash(cmp.Or(s.Name, s.ActionName)) }},
-		},
+		uid:     func(s edges.Schedule) string { return s.UID },
+		columns: columns,
 		fields: []field[edges.Schedule]{
 			{"uid", func(s edges.Schedule) string { return s.UID }},
 			{"status", func(s edges.Schedule) string { return string(s.Status) }},
