@@ -24,9 +24,8 @@ type Inspection struct {
 }
 
 // Inspect reads the whole store at path and compares every checksum, without
-// changing anything. It takes about a second for a million runs, for which no
-// exporter can start on that store. What an exporter could not start with is an
-// error that matches ErrStore.
+// changing anything. While it reads, no exporter can start on that store. What an
+// exporter could not start with is an error that matches ErrStore.
 func Inspect(ctx context.Context, path, workspace string) (Inspection, error) {
 	var found Inspection
 	info, err := os.Stat(path)

@@ -10,6 +10,9 @@ import (
 	"iter"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/go-faster/jx"
 )
 
 const (
@@ -48,8 +51,12 @@ func inputsOf(from io.Reader, name string) iter.Seq2[json.RawMessage, error] {
 			if errors.Is(err, io.EOF) {
 				return
 			}
-			if err == nil && input[0] != '{' {
+			switch {
+			case err != nil:
+			case input[0] != '{':
 				err = errors.New("it is not an object")
+			case !utf8.Valid(input):
+				err = errors.New("it is not in UTF-8")
 			}
 			if err != nil {
 				err = fmt.Errorf("input %s: %w", number(n), err)
@@ -153,13 +160,22 @@ func records(text io.Reader) func() (json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		input := make(map[string]string, len(names))
+		var input jx.Writer
+		first := true
+		input.ObjStart()
 		for i, value := range record {
-			if value != "" {
-				input[names[i]] = value
+			switch {
+			case value == "":
+				continue
+			case !utf8.ValidString(value):
+				return nil, errors.New("it is not in UTF-8")
 			}
+			next(&input, &first)
+			input.FieldStart(names[i])
+			input.Str(value)
 		}
-		return json.Marshal(input)
+		input.ObjEnd()
+		return input.Buf, nil
 	}
 }
 
@@ -171,6 +187,8 @@ func headings(line []string) ([]string, error) {
 		switch {
 		case name == "":
 			return nil, fmt.Errorf("column %d of the first line has no name", i+1)
+		case !utf8.ValidString(name):
+			return nil, errors.New("the first line is not in UTF-8")
 		case seen[name]:
 			return nil, fmt.Errorf("the first line has the name %q twice", name)
 		}

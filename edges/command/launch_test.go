@@ -65,7 +65,7 @@ func TestLaunchBodies(t *testing.T) {
 		{
 			"csv",
 			command.LaunchOptions{Mode: "async", Inputs: file(t, "a.txt", "\ufeffurl, note \r\nhttps://a,\"x, \"\"y\"\"\n\"\r\n\r\nhttps://b,\r\n")},
-			"/v1/actions/email-find/run/async", `{"inputs":[{"note":"x, \"y\"\n","url":"https://a"},{"url":"https://b"}]}`, "run r-1 launched: email-find on 2 inputs, now CREATED\n",
+			"/v1/actions/email-find/run/async", `{"inputs":[{"url":"https://a","note":"x, \"y\"\n"},{"url":"https://b"}]}`, "run r-1 launched: email-find on 2 inputs, now CREATED\n",
 		},
 		{
 			"csv by its name",
@@ -166,6 +166,9 @@ func TestLaunchRefusals(t *testing.T) {
 		{"a name twice", command.LaunchOptions{Mode: "async", Inputs: file(t, "a", "a,b, a\n1,2,3\n")}, "twice"},
 		{"a column without a name", command.LaunchOptions{Mode: "async", Inputs: file(t, "a", "a,,b\n1,2,3\n")}, "column 2"},
 		{"an input too large", command.LaunchOptions{Mode: "async", Inputs: file(t, "a", `[{"a":"`+strings.Repeat("x", 2<<20)+`"}]`)}, "larger than 1 MiB"},
+		{"Latin 1 in CSV", command.LaunchOptions{Mode: "async", Inputs: file(t, "a", "a,b\n1,caf\xe9\n")}, "input 1: it is not in UTF-8"},
+		{"Latin 1 in JSON", command.LaunchOptions{Mode: "async", Inputs: file(t, "a", "[{\"a\":\"caf\xe9\"}]")}, "input 1: it is not in UTF-8"},
+		{"Latin 1 in a name", command.LaunchOptions{Mode: "async", Inputs: file(t, "a", "caf\xe9\n1\n")}, "not in UTF-8"},
 		{"nobody to ask", command.LaunchOptions{Mode: "async", Input: "{}"}, "--yes"},
 		{"inputs and answer from one source", command.LaunchOptions{Mode: "async", Inputs: "-"}, "--yes"},
 	} {

@@ -199,10 +199,12 @@ func listed(t *testing.T, text string) []string {
 		t.Fatal(err)
 	}
 	var uids []string
+	seen := map[string]bool{}
 	for _, row := range rows[1:] {
-		if slices.Contains(uids, row[0]) {
+		if seen[row[0]] {
 			t.Errorf("%s is there twice", row[0])
 		}
+		seen[row[0]] = true
 		uids = append(uids, row[0])
 	}
 	return uids
