@@ -37,9 +37,11 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	slogkit "github.com/tjhop/slog-gokit"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
 
 	"github.com/edges-exporter/edges_exporter/collector"
 	"github.com/edges-exporter/edges_exporter/edges"
+	"github.com/edges-exporter/edges_exporter/edges/command"
 	"github.com/edges-exporter/edges_exporter/edges/simulator"
 )
 
@@ -74,7 +76,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			exited = code
 		}
 	})
-	command, err := app.Parse(args)
+	chosen, err := app.Parse(args)
 	if exited >= 0 { // --help and --version are done by now
 		return exited
 	}
@@ -87,16 +89,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		for flag, set := range o.given {
 			*set = *set || app.GetFlag(flag).HasEnvarValue()
 		}
-		if command == "demo" {
+		if chosen == "demo" {
 			o.demoDefaults()
 		}
-		err = o.execute(ctx, command, stdout, newLogger(stderr, o.logLevel, o.logFormat))
+		err = o.execute(ctx, chosen, stdout, stderr)
 	}
 	if err == nil {
 		return exitOK
 	}
 	fmt.Fprintf(stderr, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
-	if errors.As(err, &usageError{}) {
+	if errors.As(err, &usageError{}) || errors.As(err, &command.UsageError{}) {
 		return exitUsage
 	}
 	return exitFailed
@@ -115,7 +117,11 @@ func refused(app *kingpin.Application, args []string) string {
 			return "--" + f.Model().Name
 		}
 	}
-	for _, f := range app.Model().Flags {
+	known := app.Model().Flags
+	if parsed.SelectedCommand != nil {
+		known = append(known, parsed.SelectedCommand.Model().Flags...)
+	}
+	for _, f := range known {
 		if text := os.Getenv(f.Envar); text != "" && f.Value.Set(text) != nil {
 			return f.Envar
 		}
@@ -134,6 +140,8 @@ type options struct {
 	zeroHold                model.Duration
 	maxActions, problemRuns int
 	native                  bool
+	schedules, callbacks    bool
+	credits                 bool
 	listen                  []string
 	webConfig, metricsPath  string
 	pprof                   bool
@@ -141,10 +149,23 @@ type options struct {
 
 	simulator simulatorOptions
 	healthURL string
+	commands  commandOptions
 
 	// given tells which flags were set, or their environment variables, where
 	// demo has another default.
 	given map[string]*bool
+}
+
+// commandOptions are of the commands that people give.
+type commandOptions struct {
+	runs      command.RunsOptions
+	statuses  []string
+	modes     []string
+	schedules command.SchedulesOptions
+	get       command.GetOptions
+	change    command.ChangeOptions
+	launch    command.LaunchOptions
+	format    command.Format
 }
 
 type simulatorOptions struct {
@@ -188,7 +209,7 @@ func flags(stdout, stderr io.Writer) (*kingpin.Application, *options) {
 	app.Flag("edges.api-key-file", "File that holds the API key; a changed file is picked up without a restart. Without it the key comes from the environment variable EDGES_API_KEY.").StringVar(&o.keyFile)
 	app.Flag("edges.workspace", "Value of the workspace label.").Default("default").StringVar(&o.workspace)
 	app.Flag("edges.max-requests-per-minute", "Request budget: no more requests than this in any 60 seconds.").Default("15").IntVar(&o.perMinute)
-	app.Flag("edges.timeout", "How long one request may take.").Default("30s").SetValue(&o.timeout)
+	app.Flag("edges.timeout", "How long one request may take.").Default("30s").IsSetByUser(given("edges.timeout")).SetValue(&o.timeout)
 	app.Flag("edges.retention", "Age at which runs leave the API, and so the gauges.").Default("90d").SetValue(&o.retention)
 	app.Flag("poll.interval", "Time between two polls.").Default("15s").IsSetByUser(given("poll.interval")).SetValue(&o.interval)
 	app.Flag("poll.overlap", "How late a run may turn up in the list after its updated_at.").Default("30s").IsSetByUser(given("poll.overlap")).SetValue(&o.overlap)
@@ -198,6 +219,9 @@ func flags(stdout, stderr io.Writer) (*kingpin.Application, *options) {
 	app.Flag("metrics.max-actions", "Most values of the action label; what comes beyond is \"other\".").Default("500").IntVar(&o.maxActions)
 	app.Flag("metrics.problem-runs", "Most series of edges_run_problem_timestamp_seconds.").Default("20").IntVar(&o.problemRuns)
 	app.Flag("metrics.native-histograms", "Add native histograms to the classic ones, for scrapes in the protobuf format.").Default("true").BoolVar(&o.native)
+	app.Flag("collector.schedules", "Read the schedules too, once a minute.").Default("true").BoolVar(&o.schedules)
+	app.Flag("collector.callbacks", "Follow the callbacks too, twice a minute.").Default("true").BoolVar(&o.callbacks)
+	app.Flag("collector.credits", "Read the credits too, once in five minutes.").Default("true").BoolVar(&o.credits)
 	app.Flag("web.listen-address", "Address to listen on; may be repeated.").Default(":10253").StringsVar(&o.listen)
 	app.Flag("web.config.file", "Configuration file for TLS and basic auth, see the exporter-toolkit's documentation.").StringVar(&o.webConfig)
 	app.Flag("web.telemetry-path", "Path of the metrics.").Default("/metrics").StringVar(&o.metricsPath)
@@ -222,7 +246,79 @@ func flags(stdout, stderr io.Writer) (*kingpin.Application, *options) {
 	app.Command("simulate", "Serve the API of a simulated workspace.")
 	health := app.Command("healthcheck", "Exit with 0 if an exporter answers that it is healthy; for containers.")
 	health.Arg("url", "What to ask, if not the first --web.listen-address.").Envar("EDGES_EXPORTER_HEALTHCHECK_URL").StringVar(&o.healthURL)
+	o.commands.flags(app)
 	return app, o
+}
+
+// flags describes the commands that people give.
+func (c *commandOptions) flags(app *kingpin.Application) {
+	times := func(to *kingpin.CmdClause) {
+		to.Flag("times", "How tables write times: relative, local or utc.").Default(command.TimesRelative).EnumVar(&c.format.Times, command.TimesRelative, command.TimesLocal, command.TimesUTC)
+	}
+	output := func(to *kingpin.CmdClause, forms ...string) {
+		to.Flag("output", "Form of what is written: "+strings.Join(forms, ", ")+". JSON is the API's own, but the values of callback headers are taken out.").Default(command.OutputTable).EnumVar(&c.format.Output, forms...)
+	}
+	yes := func(to *kingpin.CmdClause, into *bool) {
+		to.Flag("yes", "Do not ask.").Short('y').NoEnvar().BoolVar(into)
+	}
+	const budget = " It keeps to --edges.max-requests-per-minute by itself, not together with an exporter that runs."
+
+	runs := app.Command("runs", "List, look at, resume and cancel runs.")
+	list := runs.Command("list", "List runs, newest change first."+budget)
+	q := &c.runs.Query
+	list.Flag("status", "Only runs in this status, such as FAILED; may be repeated, like all filters.").StringsVar(&c.statuses)
+	list.Flag("action", "Only runs of this action.").StringsVar(&q.ActionName)
+	list.Flag("mode", "Only runs launched so: LIVE or ASYNC.").StringsVar(&c.modes)
+	list.Flag("uid", "Only this run.").StringsVar(&q.UID)
+	list.Flag("user-uid", "Only runs for this user.").StringsVar(&q.UserUID)
+	list.Flag("workspace-uid", "Only runs of this workspace; the API ignores it.").StringsVar(&q.WorkspaceUID)
+	list.Flag("flow-run-id", "Only runs of this run of a flow.").Int64ListVar(&q.FlowRunID)
+	list.Flag("since", "Only runs that have changed since: 2h, 7d, 2026-11-23, \"2026-11-23 15:04\" or 2026-11-23T15:04:05Z.").SetValue(&c.runs.Since)
+	list.Flag("sort", "Order: a field such as created_at, with - in front for the highest first; may be repeated. Without it -updated_at.").StringsVar(&q.Sort)
+	list.Flag("limit", "Most runs to list; 0 for all.").Default("50").IntVar(&c.runs.Limit)
+	output(list, command.OutputTable, command.OutputJSON, command.OutputCSV, command.OutputUID)
+	times(list)
+
+	get := runs.Command("get", "Show single runs with all that is known of them."+budget)
+	get.Arg("uid", "Uid of a run.").Required().StringsVar(&c.get.UIDs)
+	output(get, command.OutputTable, command.OutputJSON, command.OutputCSV)
+	times(get)
+
+	for _, does := range [][2]string{
+		{"resume", "Put runs that are BLOCKED, STOPPED or FAILED back to work."},
+		{"cancel", "Stop runs that have not ended, async and scheduled ones."},
+	} {
+		change := runs.Command(does[0], does[1]+" Asks first. No request is repeated that may have been carried out."+budget)
+		change.Arg("uid", "Uid of a run.").Required().StringsVar(&c.change.UIDs)
+		yes(change, &c.change.Yes)
+	}
+
+	l := &c.launch
+	launch := app.Command("launch", "Launch an action. Asks first. The request is not repeated if it may have been carried out."+budget)
+	launch.Arg("action", "The action, such as linkedin-extract-people.").Required().StringVar(&l.Action)
+	launch.Flag("mode", "How: live answers the results, async begins a run, schedule runs later.").Required().EnumVar((*string)(&l.Mode), "live", "async", "schedule")
+	launch.Flag("input", "One input, a JSON object.").StringVar(&l.Input)
+	launch.Flag("inputs", "File of up to 100,000 inputs: a JSON array, JSON Lines, or CSV whose first line has the names; - for the standard input. Fields of CSV are strings, empty ones are left out.").StringVar(&l.Inputs)
+	launch.Flag("callback-url", "Where the API sends the results.").StringVar(&l.CallbackURL)
+	launch.Flag("parameter", "name=value for the action; may be repeated. A value that is JSON is sent as that.").StringsVar(&l.Parameters)
+	launch.Flag("cron", "When a schedule runs, in five fields; in UTC without --timezone.").StringVar(&l.Cron)
+	launch.Flag("at", "When a schedule runs once, such as \"2026-11-23 15:04\"; in local time without --timezone.").StringVar(&l.At)
+	launch.Flag("timezone", "Time zone of --cron and --at, such as Europe/Paris.").StringVar(&l.Timezone)
+	launch.Flag("wait", "Wait until an async run has ended; exit with 1 if not well.").BoolVar(&l.Wait)
+	output(launch, command.OutputTable, command.OutputJSON)
+	yes(launch, &l.Yes)
+
+	s := &c.schedules.Query
+	schedules := app.Command("schedules", "List schedules.").Command("list", "List schedules."+budget)
+	schedules.Flag("status", "Only schedules in this status, such as ACTIVE; may be repeated, like all filters.").StringsVar(&c.statuses)
+	schedules.Flag("uid", "Only this schedule.").StringsVar(&s.UID)
+	schedules.Flag("user-uid", "Only schedules of this user.").StringsVar(&s.UserUID)
+	schedules.Flag("sort", "Order, as of runs.").StringsVar(&s.Sort)
+	schedules.Flag("limit", "Most schedules to list; 0 for all.").Default("0").IntVar(&c.schedules.Limit)
+	output(schedules, command.OutputTable, command.OutputJSON, command.OutputCSV, command.OutputUID)
+	times(schedules)
+
+	app.Command("check", "Say whether the exporter can work as it is configured: the key, the workspace and its limits, the budget, the store, the disk, the clock.")
 }
 
 // newLogger makes the one logger of the process: go-kit/log writes the lines,
@@ -239,11 +335,14 @@ func newLogger(w io.Writer, level, format string) *slog.Logger {
 	return slog.New(slogkit.NewGoKitHandler(out, least))
 }
 
-func (o *options) execute(ctx context.Context, command string, stdout io.Writer, log *slog.Logger) error {
+func (o *options) execute(ctx context.Context, chosen string, stdout, stderr io.Writer) error {
 	if err := o.check(); err != nil {
 		return usageError{err}
 	}
-	switch command {
+	log := newLogger(stderr, o.logLevel, o.logFormat)
+	switch chosen {
+	case "serve":
+		return o.serve(ctx, log)
 	case "demo":
 		return o.demo(ctx, stdout, log)
 	case "simulate":
@@ -251,7 +350,107 @@ func (o *options) execute(ctx context.Context, command string, stdout io.Writer,
 	case "healthcheck":
 		return healthcheck(ctx, cmp.Or(o.healthURL, "http://"+reachable(o.listen[0], "127.0.0.1")+"/-/healthy"))
 	}
-	return o.serve(ctx, log)
+	return o.command(ctx, chosen, stdout, stderr, log)
+}
+
+// command carries out what a person has asked for.
+func (o *options) command(ctx context.Context, chosen string, stdout, stderr io.Writer, log *slog.Logger) (err error) {
+	key, err := o.key(log)
+	if err != nil {
+		return usageError{err}
+	}
+	// What an exporter has used of its budget is its own: its file can only be
+	// open once.
+	budget, err := edges.NewBudget(o.perMinute, "")
+	if err != nil {
+		return usageError{fmt.Errorf("--edges.max-requests-per-minute: %w", err)}
+	}
+	defer func() { err = errors.Join(err, budget.Close()) }()
+	config := edges.Config{
+		URL: o.url, Key: key, Timeout: time.Duration(o.timeout), Budget: budget,
+		UserAgent: name + "/" + version.Version, Logger: log,
+	}
+	client, err := edges.NewClient(config)
+	if err != nil {
+		return usageError{fmt.Errorf("--edges.url: %w", err)}
+	}
+	defer client.Close()
+
+	in := command.Terminal{
+		In: os.Stdin, Out: stdout, Err: stderr,
+		Person: term.IsTerminal(int(os.Stdin.Fd())), Screen: isScreen(stderr),
+	}
+	c := &o.commands
+	switch chosen {
+	case "runs list":
+		c.runs.Format, c.runs.Budget = c.format, budget
+		c.runs.Query.Status, c.runs.Query.ExecutionMode = upper[edges.Status](c.statuses), upper[string](c.modes)
+		return command.ListRuns(ctx, client, c.runs, in)
+	case "runs get":
+		c.get.Format, c.get.Budget = c.format, budget
+		return command.GetRuns(ctx, client, c.get, in)
+	case "schedules list":
+		c.schedules.Format, c.schedules.Budget = c.format, budget
+		c.schedules.Query.Status = upper[edges.ScheduleStatus](c.statuses)
+		return command.ListSchedules(ctx, client, c.schedules, in)
+	case "check":
+		return command.Check(ctx, client, o.checkOptions(budget), in)
+	}
+
+	if !*o.given["edges.timeout"] {
+		config.Timeout = 0 // the writer's own: a live launch takes its time
+	}
+	writer, err := edges.NewWriter(config)
+	if err != nil {
+		return usageError{fmt.Errorf("--edges.url: %w", err)}
+	}
+	defer writer.Close()
+	c.change.Budget = budget
+	switch chosen {
+	case "runs resume":
+		return command.ChangeRuns(ctx, writer, client, command.Resume, c.change, in)
+	case "runs cancel":
+		return command.ChangeRuns(ctx, writer, client, command.Cancel, c.change, in)
+	}
+	c.launch.Output, c.launch.Format, c.launch.Budget = c.format.Output, c.format, budget
+	return command.Launch(ctx, writer, client, c.launch, in)
+}
+
+// isScreen reports whether a line that is written there can be written over.
+func isScreen(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// upper writes words as the API does.
+func upper[T ~string](words []string) []T {
+	var all []T
+	for _, word := range words {
+		all = append(all, T(strings.ToUpper(word)))
+	}
+	return all
+}
+
+// checkOptions is the configuration, as the check command looks at it.
+func (o *options) checkOptions(budget *edges.Budget) command.CheckOptions {
+	source := "the key in EDGES_API_KEY"
+	if o.keyFile != "" {
+		source = "the key in " + o.keyFile
+	}
+	var uses []command.Use
+	for _, need := range collector.Needs(collector.Config{
+		PollInterval: time.Duration(o.interval), Schedules: o.schedules, Callbacks: o.callbacks, Credits: o.credits,
+	}) {
+		uses = append(uses, command.Use(need))
+	}
+	return command.CheckOptions{
+		URL: withoutUser(o.url), KeySource: source, Storage: o.storage,
+		PerMinute: o.perMinute, Budget: budget, Uses: uses,
+		Store: func(ctx context.Context) command.StoreReport {
+			found, err := collector.Inspect(ctx, filepath.Join(o.storage, "edges.db"), o.workspace)
+			return command.StoreReport{Absent: found.Absent, InUse: found.InUse, Runs: found.Runs, Bytes: found.Bytes, Err: err}
+		},
+	}
 }
 
 // check refuses values that make no sense.
@@ -339,7 +538,7 @@ func (o *options) export(ctx context.Context, key func() (string, error), log *s
 		PollInterval: time.Duration(o.interval), PollOverlap: time.Duration(o.overlap),
 		AuditInterval: time.Duration(o.auditInterval), Retention: time.Duration(o.retention),
 		ZeroHold: time.Duration(o.zeroHold), MaxActions: o.maxActions, ProblemRuns: o.problemRuns,
-		NativeHistograms: o.native, Logger: log,
+		NativeHistograms: o.native, Schedules: o.schedules, Callbacks: o.callbacks, Credits: o.credits, Logger: log,
 	})
 	if err != nil {
 		return err

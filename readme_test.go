@@ -97,20 +97,13 @@ func commandLine(t *testing.T) *kingpin.ApplicationModel {
 	return app.Model()
 }
 
-func TestReadmeFlags(t *testing.T) {
-	type flag struct{ variable, value string }
-	documented, actual := map[string]flag{}, map[string]flag{}
-	for _, row := range table(t, "flag", "environment variable", "default", "meaning") {
-		name := code(t, row[0])
-		if _, twice := documented[name]; twice {
-			t.Errorf("README lists %s twice", name)
-		}
-		documented[name] = flag{code(t, row[1]), code(t, row[2])}
-		if row[3] == "" {
-			t.Errorf("README does not say what %s means", name)
-		}
-	}
-	for _, f := range commandLine(t).Flags {
+// flagRow is what README says of a flag besides its meaning.
+type flagRow struct{ variable, value string }
+
+// flagRows are the flags as the program has them.
+func flagRows(all []*kingpin.FlagModel) map[string]flagRow {
+	rows := map[string]flagRow{}
+	for _, f := range all {
 		if f.Hidden || f.Name == "help" || f.Name == "version" {
 			continue
 		}
@@ -118,7 +111,44 @@ func TestReadmeFlags(t *testing.T) {
 		if f.IsBoolFlag() {
 			value = cmp.Or(value, "false")
 		}
-		actual["--"+f.Name] = flag{f.Envar, value}
+		rows["--"+f.Name] = flagRow{f.Envar, value}
+	}
+	return rows
+}
+
+func TestReadmeFlags(t *testing.T) {
+	documented := map[string]flagRow{}
+	for _, row := range table(t, "flag", "environment variable", "default", "meaning") {
+		name := code(t, row[0])
+		if _, twice := documented[name]; twice {
+			t.Errorf("README lists %s twice", name)
+		}
+		documented[name] = flagRow{code(t, row[1]), code(t, row[2])}
+		if row[3] == "" {
+			t.Errorf("README does not say what %s means", name)
+		}
+	}
+	same(t, "flag", documented, flagRows(commandLine(t).Flags))
+}
+
+func TestReadmeCommandFlags(t *testing.T) {
+	documented, actual := map[string]flagRow{}, map[string]flagRow{}
+	for _, row := range table(t, "commands", "flag", "environment variable", "default", "meaning") {
+		for command := range strings.SplitSeq(row[0], ", ") {
+			name := code(t, command) + " " + code(t, row[1])
+			if _, twice := documented[name]; twice {
+				t.Errorf("README lists %s twice", name)
+			}
+			documented[name] = flagRow{code(t, row[2]), code(t, row[3])}
+		}
+		if row[4] == "" {
+			t.Errorf("README does not say what %s means", row[1])
+		}
+	}
+	for _, c := range commandLine(t).FlattenedCommands() {
+		for name, row := range flagRows(c.Flags) {
+			actual[c.FullCommand+" "+name] = row
+		}
 	}
 	same(t, "flag", documented, actual)
 }
@@ -128,13 +158,20 @@ func TestReadmeCommands(t *testing.T) {
 	for _, row := range table(t, "command", "does") {
 		documented[code(t, row[0])] = true
 	}
-	for _, c := range commandLine(t).Commands {
+	for _, c := range commandLine(t).FlattenedCommands() {
 		if c.Hidden || c.Name == "help" {
 			continue
 		}
-		parts := []string{c.Name}
+		parts := []string{c.FullCommand}
 		for _, a := range c.Args {
-			parts = append(parts, "["+a.Name+"]")
+			name := "[" + a.Name + "]"
+			if a.Required {
+				name = "<" + a.Name + ">"
+			}
+			if many, ok := a.Value.(interface{ IsCumulative() bool }); ok && many.IsCumulative() {
+				name += "…"
+			}
+			parts = append(parts, name)
 		}
 		actual[strings.Join(parts, " ")] = true
 	}
@@ -173,9 +210,15 @@ func TestReadmeMentions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{"--help": true, "--version": true, "--build": true, "--enable-feature": true, "edges_exporter_build_info": true}
+	known := map[string]bool{"--help": true, "--version": true, "--build": true, "--enable-feature": true, "--completion-script-bash": true, "edges_exporter_build_info": true}
 	for _, f := range commandLine(t).Flags {
 		known["--"+f.Name] = true
+		known["--no-"+f.Name] = f.IsBoolFlag()
+	}
+	for _, c := range commandLine(t).FlattenedCommands() {
+		for _, f := range c.Flags {
+			known["--"+f.Name] = true
+		}
 	}
 	for _, m := range collector.Metrics() {
 		known[m.Name] = true

@@ -1,6 +1,7 @@
 package edges
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -37,9 +39,18 @@ const (
 
 // Names of the endpoints, as Attempt has them.
 const (
-	endpointRuns      = "runs"
-	endpointRun       = "run"
-	endpointRunStatus = "run_status"
+	endpointRuns        = "runs"
+	endpointRun         = "run"
+	endpointRunStatus   = "run_status"
+	endpointOutputs     = "outputs"
+	endpointSchedules   = "schedules"
+	endpointSchedule    = "schedule"
+	endpointCallbacks   = "callbacks"
+	endpointConsumption = "consumption"
+	endpointWorkspaces  = "workspaces"
+	endpointLaunch      = "launch"
+	endpointResume      = "resume"
+	endpointCancel      = "cancel"
 )
 
 // Config is what a Client is made of. Only URL and Key are needed.
@@ -88,7 +99,9 @@ func (c Config) LogValue() slog.Value {
 // Attempt is one request on the wire: a call has one, and one more for each
 // retry and redirect.
 type Attempt struct {
-	// Endpoint is "runs", "run" or "run_status".
+	// Endpoint is "runs", "run", "run_status", "outputs", "schedules",
+	// "schedule", "callbacks", "consumption" or "workspaces"; of a Writer it is
+	// "launch", "resume" or "cancel".
 	Endpoint string
 	// Code is the answer's status code, also where its body was cut, too
 	// large or malformed; 0 if there was no answer.
@@ -267,17 +280,7 @@ func (c *Client) ListRuns(ctx context.Context, query RunsQuery) (Page, error) {
 	if err := query.validate(); err != nil {
 		return Page{}, fmt.Errorf("list runs: %w", err)
 	}
-	target := *c.base
-	target.Path += "/runs"
-	if target.RawPath != "" {
-		target.RawPath += "/runs"
-	}
-	target.RawQuery = query.values().Encode()
-	call := call{
-		endpoint: endpointRuns,
-		target:   &target,
-		log:      []any{"offset", query.Offset, "limit", query.Limit},
-	}
+	call := c.listCall(endpointRuns, c.target("runs"), query.values())
 	var page Page
 	call.read = func(d *decoder, answer *http.Response) (err error) {
 		page.Runs, err = d.page(answer.Body, c.maxBytes)
@@ -293,7 +296,7 @@ func (c *Client) ListRuns(ctx context.Context, query RunsQuery) (Page, error) {
 // GetRun reads one run, GET /runs/{uid}. An answer that is an object, but not
 // a run that can be understood, is no error: see Run.Defect.
 func (c *Client) GetRun(ctx context.Context, uid string) (Run, error) {
-	run, err := c.getOne(ctx, endpointRun, uid, "")
+	run, err := c.getOne(ctx, endpointRun, uid)
 	if err != nil {
 		return Run{}, fmt.Errorf("get run: %w", err)
 	}
@@ -303,24 +306,21 @@ func (c *Client) GetRun(ctx context.Context, uid string) (Run, error) {
 // GetRunStatus reads where one run stands, GET /runs/{uid}/status: its id, uid,
 // status, postponed_until and the other times. The other fields are empty.
 func (c *Client) GetRunStatus(ctx context.Context, uid string) (Run, error) {
-	run, err := c.getOne(ctx, endpointRunStatus, uid, "/status")
+	run, err := c.getOne(ctx, endpointRunStatus, uid, "status")
 	if err != nil {
 		return Run{}, fmt.Errorf("get run status: %w", err)
 	}
 	return run, nil
 }
 
-func (c *Client) getOne(ctx context.Context, endpoint, uid, suffix string) (Run, error) {
+func (c *Client) getOne(ctx context.Context, endpoint, uid string, suffix ...string) (Run, error) {
 	if err := checkUID(uid); err != nil {
 		return Run{}, err
 	}
-	target := *c.base
-	target.RawPath = c.base.EscapedPath() + "/runs/" + url.PathEscape(uid) + suffix
-	target.Path += "/runs/" + uid + suffix
 	var run Run
 	err := c.do(ctx, call{
 		endpoint: endpoint,
-		target:   &target,
+		target:   c.target(append([]string{"runs", uid}, suffix...)...),
 		read: func(d *decoder, answer *http.Response) (err error) {
 			run, err = d.single(answer.Body, c.maxBytes)
 			return err
@@ -329,16 +329,59 @@ func (c *Client) getOne(ctx context.Context, endpoint, uid, suffix string) (Run,
 	return run, err
 }
 
-// call is one GET, whatever it takes to have it answered.
+// target is the address of a route, given the elements of its path.
+func (c *Client) target(elements ...string) *url.URL {
+	target := *c.base
+	target.RawPath = c.base.EscapedPath()
+	for _, element := range elements {
+		target.Path += "/" + element
+		target.RawPath += "/" + url.PathEscape(element)
+	}
+	return &target
+}
+
+// listCall is the call of a list, without what reads its answer.
+func (*Client) listCall(endpoint string, target *url.URL, query url.Values) call {
+	target.RawQuery = query.Encode()
+	return call{
+		endpoint: endpoint,
+		target:   target,
+		// Nothing of a filter: it may be a name of the user's.
+		log: []any{"offset", numberIn(query, "offset"), "limit", numberIn(query, "limit")},
+	}
+}
+
+// numberIn is a number of a query, 0 where it is left to the API.
+func numberIn(query url.Values, name string) int {
+	n, _ := strconv.Atoi(query.Get(name))
+	return n
+}
+
+// call is one request, whatever it takes to have it answered.
 type call struct {
 	endpoint string
-	target   *url.URL
-	log      []any
-	read     func(*decoder, *http.Response) error
+	// method is GET if it is empty; a Writer alone has others.
+	method string
+	target *url.URL
+	log    []any
+	// body gives what is sent, from its start at each attempt; nil for
+	// nothing.
+	body func(context.Context) (*sentBody, error)
+	// connected is called once an attempt has a connection: from then on the
+	// request may have been sent. May be nil.
+	connected func()
+	// again reports whether what failed so may be tried again; retryable if
+	// it is nil.
+	again func(error) bool
+	read  func(*decoder, *http.Response) error
 }
 
 // do makes attempts until one is answered, or fails for good.
 func (c *Client) do(ctx context.Context, call call) error {
+	again := call.again
+	if again == nil {
+		again = retryable
+	}
 	var last error
 	_, err := backoff.Retry(ctx,
 		func() (struct{}, error) {
@@ -346,7 +389,7 @@ func (c *Client) do(ctx context.Context, call call) error {
 			if cause := context.Cause(ctx); cause == nil || !errors.Is(err, cause) {
 				last = err
 			}
-			if err != nil && !retryable(err) {
+			if err != nil && !again(err) {
 				err = backoff.Permanent(err)
 			}
 			return struct{}{}, err
@@ -407,9 +450,9 @@ func (c *Client) attempt(ctx context.Context, call call, target *url.URL) (next 
 		w.end(code, err)
 	}()
 
-	request, err := http.NewRequestWithContext(w.trace(ctx), http.MethodGet, target.String(), http.NoBody)
+	request, err := newRequest(w.trace(ctx), call, target)
 	if err != nil {
-		return nil, errors.New("request cannot be made")
+		return nil, err
 	}
 	request.Header.Set("X-Api-Key", key)
 	request.Header.Set("Accept", "application/json")
@@ -432,11 +475,34 @@ func (c *Client) attempt(ctx context.Context, call call, target *url.URL) (next 
 		defer c.keep(d)
 		return nil, call.read(d, answer)
 	case isRedirect(code):
+		if call.method != "" {
+			return nil, fmt.Errorf("%w: answer %d to what is not a GET", ErrRedirected, code)
+		}
 		return c.redirect(target, answer)
 	}
 	apiErr := readAPIError(answer, key)
 	apiErr.RetryAfter = retryAfter
 	return nil, apiErr
+}
+
+// newRequest is the request of a call, without its headers.
+func newRequest(ctx context.Context, call call, target *url.URL) (*http.Request, error) {
+	method := cmp.Or(call.method, http.MethodGet)
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), http.NoBody)
+	if err != nil {
+		return nil, errors.New("request cannot be made")
+	}
+	if call.body == nil {
+		return request, nil
+	}
+	body, err := call.body(ctx)
+	if err != nil {
+		return nil, err
+	}
+	request.Body = body
+	request.ContentLength = body.length
+	request.Header.Set("Content-Type", "application/json")
+	return request, nil
 }
 
 // redirect tells where an answer points to, if that is still the API.
@@ -445,7 +511,12 @@ func (c *Client) redirect(from *url.URL, answer *http.Response) (*url.URL, error
 	if err != nil || answer.Header.Get("Location") == "" {
 		return nil, fmt.Errorf("%w: answer %d without a usable Location", ErrRedirected, answer.StatusCode)
 	}
-	next := from.ResolveReference(location)
+	return c.within(from.ResolveReference(location))
+}
+
+// within gives an address that the API has named back, if the key may be sent
+// there.
+func (c *Client) within(next *url.URL) (*url.URL, error) {
 	if next.Scheme != c.base.Scheme || !strings.EqualFold(next.Hostname(), c.base.Hostname()) || port(next) != port(c.base) {
 		return nil, fmt.Errorf("%w: the API redirects to %s://%s, and the key is only sent to %s://%s",
 			ErrRedirected, next.Scheme, cleanText([]byte(next.Host), maxHostBytes), c.base.Scheme, c.base.Host)
@@ -534,6 +605,10 @@ func (w *wire) trace(ctx context.Context) context.Context {
 				// The transport has got a connection in spite of the cancelled
 				// context. Once closed, nothing can be sent on it.
 				_ = info.Conn.Close()
+				return
+			}
+			if w.call.connected != nil {
+				w.call.connected()
 			}
 		},
 	})

@@ -57,45 +57,13 @@ func newDecoder() *decoder {
 // page reads a list of runs of at most maxBytes. Every element of the array
 // has its place in the result, also one that is not understood.
 func (d *decoder) page(body io.Reader, maxBytes int64) ([]Run, error) {
-	if err := d.start(body, maxBytes); err != nil {
-		return nil, err
-	}
-	rows, err := d.json.ArrIter()
-	if err != nil {
-		return nil, d.failure(err)
-	}
-	runs := make([]Run, 0, maxLimit)
-	for rows.Next() {
-		if len(runs) == maxRows {
-			return nil, fmt.Errorf("%w: more than %d rows", ErrTooLarge, maxRows)
-		}
-		runs = append(runs, Run{})
-		if err := d.run(&runs[len(runs)-1]); err != nil {
-			return nil, d.failure(err)
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return nil, d.failure(err)
-	}
-	if err := d.end(); err != nil {
-		return nil, err
-	}
-	return runs, nil
+	return readRows(d, body, maxBytes, d.run)
 }
 
 // single reads an answer that is one run.
 func (d *decoder) single(body io.Reader, maxBytes int64) (Run, error) {
-	if err := d.start(body, maxBytes); err != nil {
-		return Run{}, err
-	}
 	var run Run
-	if err := d.run(&run); err != nil {
-		return Run{}, d.failure(err)
-	}
-	if run.Defect == DefectNotObject {
-		return Run{}, fmt.Errorf("%w: not an object", ErrMalformed)
-	}
-	if err := d.end(); err != nil {
+	if err := d.object(body, maxBytes, func() error { return d.run(&run) }); err != nil {
 		return Run{}, err
 	}
 	return run, nil
@@ -144,6 +112,8 @@ func (d *decoder) failure(err error) error {
 		return d.body.err
 	case d.body.err != nil:
 		return fmt.Errorf("%w: %w", ErrMalformed, d.body.err)
+	case errors.Is(err, ErrTooLarge):
+		return err
 	}
 	// The JSON decoder wraps its error once for every level of nesting.
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
@@ -191,7 +161,7 @@ func (d *decoder) run(r *Run) error {
 			field = oddUID
 			r.UID, ok, err = d.uid()
 		case "id":
-			// Nothing is made from these three, so an odd one is no reason
+			// Nothing is made from these four, so an odd one is no reason
 			// to do without the run.
 			r.ID, err = d.id()
 			ok = true
@@ -200,6 +170,9 @@ func (d *decoder) run(r *Run) error {
 			ok = true
 		case "user_uid":
 			r.UserUID, _, err = d.word()
+			ok = true
+		case "flow_run_id":
+			r.FlowRunID, err = d.id()
 			ok = true
 		case "scheduled_run_uid":
 			field = oddSchedule

@@ -36,6 +36,10 @@ var (
 	ErrRedirected = errors.New("redirected away")
 	// ErrBadKey is a key that is missing, or that cannot be sent in a header.
 	ErrBadKey = errors.New("API key not usable")
+	// ErrOutcomeUnknown is a call of a Writer that failed after it may have
+	// been sent: it may have been carried out, or not. It is not retried; look
+	// before calling again.
+	ErrOutcomeUnknown = errors.New("it may have been carried out")
 	// ErrBadQuery is a call with arguments that the API would refuse; nothing
 	// was sent.
 	ErrBadQuery = errors.New("bad query")

@@ -3,6 +3,7 @@ package edges
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 )
 
@@ -38,27 +39,11 @@ type RunsQuery struct {
 // validate refuses, with ErrBadQuery, what the API is documented to refuse: a
 // request spent on a certain 400 would still be taken from the rate limit.
 func (q RunsQuery) validate() error {
-	if q.Limit < 0 || q.Limit > maxLimit {
-		return fmt.Errorf("%w: limit %d is not between 1 and %d", ErrBadQuery, q.Limit, maxLimit)
+	if err := validatePart(q.Limit, maxLimit, q.Offset, q.Sort); err != nil {
+		return err
 	}
-	if q.Offset < 0 {
-		return fmt.Errorf("%w: offset %d is negative", ErrBadQuery, q.Offset)
-	}
-	if len(q.Sort) > maxSorts {
-		return fmt.Errorf("%w: %d sort fields, at most %d are allowed", ErrBadQuery, len(q.Sort), maxSorts)
-	}
-	for _, s := range q.Sort {
-		if s == "" || s == "-" {
-			return fmt.Errorf("%w: sort %q names no field", ErrBadQuery, s)
-		}
-		if len(s) > maxSortBytes {
-			return fmt.Errorf("%w: a sort of %d characters, at most %d are allowed", ErrBadQuery, len(s), maxSortBytes)
-		}
-	}
-	for _, s := range q.Status {
-		if s == "" {
-			return fmt.Errorf("%w: empty status", ErrBadQuery)
-		}
+	if err := validateFilter("status", q.Status); err != nil {
+		return err
 	}
 	for _, filter := range []struct {
 		name   string
@@ -70,11 +55,38 @@ func (q RunsQuery) validate() error {
 		{"user_uid", q.UserUID},
 		{"workspace_uid", q.WorkspaceUID},
 	} {
-		for _, v := range filter.values {
-			if v == "" {
-				return fmt.Errorf("%w: empty %s", ErrBadQuery, filter.name)
-			}
+		if err := validateFilter(filter.name, filter.values); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// validatePart checks which part of a list is asked for, in which order.
+func validatePart(limit, most, offset int, sort []string) error {
+	if limit < 0 || limit > most {
+		return fmt.Errorf("%w: limit %d is not between 1 and %d", ErrBadQuery, limit, most)
+	}
+	if offset < 0 {
+		return fmt.Errorf("%w: offset %d is negative", ErrBadQuery, offset)
+	}
+	if len(sort) > maxSorts {
+		return fmt.Errorf("%w: %d sort fields, at most %d are allowed", ErrBadQuery, len(sort), maxSorts)
+	}
+	for _, s := range sort {
+		if s == "" || s == "-" {
+			return fmt.Errorf("%w: sort %q names no field", ErrBadQuery, s)
+		}
+		if len(s) > maxSortBytes {
+			return fmt.Errorf("%w: a sort of %d characters, at most %d are allowed", ErrBadQuery, len(s), maxSortBytes)
+		}
+	}
+	return nil
+}
+
+func validateFilter[T ~string](name string, values []T) error {
+	if slices.Contains(values, "") {
+		return fmt.Errorf("%w: empty %s", ErrBadQuery, name)
 	}
 	return nil
 }
@@ -82,34 +94,37 @@ func (q RunsQuery) validate() error {
 // values writes the query in the API's own parameter names.
 func (q RunsQuery) values() url.Values {
 	v := url.Values{}
-	for _, s := range q.Status {
-		v.Add("status", string(s))
-	}
+	setFilter(v, "status", q.Status)
+	setFilter(v, "action_name", q.ActionName)
+	setFilter(v, "execution_mode", q.ExecutionMode)
+	setFilter(v, "uid", q.UID)
+	setFilter(v, "user_uid", q.UserUID)
+	setFilter(v, "workspace_uid", q.WorkspaceUID)
 	for _, id := range q.FlowRunID {
 		v.Add("flow_run_id", strconv.FormatInt(id, 10))
 	}
-	for name, values := range map[string][]string{
-		"action_name":    q.ActionName,
-		"execution_mode": q.ExecutionMode,
-		"uid":            q.UID,
-		"user_uid":       q.UserUID,
-		"workspace_uid":  q.WorkspaceUID,
-		"sort":           q.Sort,
-	} {
-		if len(values) > 0 {
-			v[name] = values
-		}
-	}
-	if q.Limit > 0 {
-		v.Set("limit", strconv.Itoa(q.Limit))
-	}
-	if q.Offset > 0 {
-		v.Set("offset", strconv.Itoa(q.Offset))
-	}
+	setPart(v, q.Limit, q.Offset, q.Sort)
 	return v
 }
 
-// checkUID refuses what cannot be one path element that names a run.
+// setPart writes which part of a list is asked for, in which order.
+func setPart(v url.Values, limit, offset int, sort []string) {
+	setFilter(v, "sort", sort)
+	if limit > 0 {
+		v.Set("limit", strconv.Itoa(limit))
+	}
+	if offset > 0 {
+		v.Set("offset", strconv.Itoa(offset))
+	}
+}
+
+func setFilter[T ~string](v url.Values, name string, values []T) {
+	for _, value := range values {
+		v.Add(name, string(value))
+	}
+}
+
+// checkUID refuses what cannot be one path element that names something.
 func checkUID(uid string) error {
 	switch {
 	case uid == "":

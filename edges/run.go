@@ -1,7 +1,9 @@
 // Package edges is a client of the Edges API (https://api.edges.run/v1): its
-// types, the list of runs, single runs, errors, and the request budget that
-// keeps this program from eating the rate limit it shares with the workspace's
-// own programs.
+// types, runs, schedules, callbacks, credits and outputs, errors, and the
+// request budget that keeps this program from eating the rate limit it shares
+// with the workspace's own programs.
+//
+// A Client only reads. What changes a workspace is a type of its own, Writer.
 package edges
 
 import "time"
@@ -96,6 +98,9 @@ type Run struct {
 	UserUID string
 	// ScheduledRunUID is the schedule that started the run.
 	ScheduledRunUID string
+	// FlowRunID is the run of a flow that this run is part of; 0 for none.
+	// Such a run cannot be resumed alone.
+	FlowRunID int64
 	// PostponedUntil is when Edges will retry the run by itself.
 	PostponedUntil time.Time
 	CreatedAt      time.Time

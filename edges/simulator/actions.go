@@ -39,6 +39,8 @@ type action struct {
 	invalid float64
 	// ends are the ways in which a run can end other than by success.
 	ends []outcome
+	// hook is where the action's results are sent, once it has been asked for.
+	hook string
 }
 
 // outcome is a way in which a run in progress can end, with its share of the

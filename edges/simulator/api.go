@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +22,10 @@ type endpoint struct {
 	// group names the rate limit that the route counts against.
 	group  string
 	handle func(*http.Request) ([]byte, *problem)
+	// prepare, if it is set, returns the handler of one request. It is called
+	// while the workspace is not locked, to read a body or to get at the
+	// answer's header.
+	prepare func(http.ResponseWriter, *http.Request) func(*http.Request) ([]byte, *problem)
 }
 
 // problem is an answer in the API's error format.
@@ -39,12 +44,16 @@ func notFound(what string) *problem {
 	return &problem{http.StatusNotFound, "STATUS_404", what + " not found", nil}
 }
 
-// routes sets up the handler of everything. The rest of the API finds its
-// place here: a file with its endpoints, and a line.
+// routes sets up the handler of everything: a line for each file of endpoints.
 func (w *Workspace) routes() {
 	w.mux = http.NewServeMux()
 	var api []endpoint
 	api = append(api, w.runEndpoints()...)
+	api = append(api, w.launchEndpoints()...)
+	api = append(api, w.outputEndpoints()...)
+	api = append(api, w.callbackEndpoints()...)
+	api = append(api, w.scheduleEndpoints()...)
+	api = append(api, w.creditEndpoints()...)
 	paths := make(map[string][]string)
 	for _, e := range api {
 		w.mux.Handle(e.method+" "+e.path, w.serveAPI(e))
@@ -52,12 +61,20 @@ func (w *Workspace) routes() {
 	}
 	for path, methods := range paths {
 		allow := strings.Join(methods, ", ")
-		w.mux.HandleFunc(path, func(rw http.ResponseWriter, r *http.Request) {
-			rw.Header().Set("Allow", allow)
-			w.serveAPI(endpoint{handle: func(*http.Request) ([]byte, *problem) {
-				return nil, &problem{http.StatusMethodNotAllowed, "GENERIC_ERROR", "method not allowed", nil}
-			}}).ServeHTTP(rw, r)
-		})
+		refused := w.serveAPI(endpoint{handle: func(*http.Request) ([]byte, *problem) {
+			return nil, &problem{http.StatusMethodNotAllowed, "GENERIC_ERROR", "method not allowed", nil}
+		}})
+		// One pattern for all methods would contradict that /runs/callbacks is
+		// no run.
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
+			if slices.Contains(methods, method) {
+				continue
+			}
+			w.mux.HandleFunc(method+" "+path, func(rw http.ResponseWriter, r *http.Request) {
+				rw.Header().Set("Allow", allow)
+				refused.ServeHTTP(rw, r)
+			})
+		}
 	}
 	w.mux.Handle("/", w.serveAPI(endpoint{handle: func(*http.Request) ([]byte, *problem) { return nil, notFound("route") }}))
 	w.controlRoutes()
@@ -80,6 +97,10 @@ type answer struct {
 // serveAPI wraps an endpoint in what all of them have in common.
 func (w *Workspace) serveAPI(e endpoint) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		e := e
+		if e.prepare != nil {
+			e.handle = e.prepare(rw, r)
+		}
 		a := w.answer(rw.Header(), r, e)
 		w.log.Debug("request", "method", r.Method, "path", r.URL.Path, "query", r.URL.RawQuery, "code", a.code)
 		if a.delay > 0 {
@@ -242,15 +263,18 @@ func (w *Workspace) pack(body []byte) []byte {
 	return out.Bytes()
 }
 
-// runEndpoints are the routes of runs. All of them share one limit.
+// groupRuns is the rate limit of all routes of runs, launches too. That the
+// other groups use up the same one is the careful guess.
+const groupRuns = "runs"
+
+// runEndpoints are the routes of runs.
 func (w *Workspace) runEndpoints() []endpoint {
-	const group = "runs"
 	return []endpoint{
-		{http.MethodGet, "/v1/runs", group, w.listRuns},
-		{http.MethodGet, "/v1/runs/{uid}", group, w.getRun},
-		{http.MethodGet, "/v1/runs/{uid}/status", group, w.getRunStatus},
-		{http.MethodPost, "/v1/runs/{uid}/resume", group, w.resumeRun},
-		{http.MethodPost, "/v1/runs/{uid}/cancel", group, w.cancelRun},
+		{method: http.MethodGet, path: "/v1/runs", group: groupRuns, handle: w.listRuns},
+		{method: http.MethodGet, path: "/v1/runs/{uid}", group: groupRuns, handle: w.getRun},
+		{method: http.MethodGet, path: "/v1/runs/{uid}/status", group: groupRuns, handle: w.getRunStatus},
+		{method: http.MethodPost, path: "/v1/runs/{uid}/resume", group: groupRuns, handle: w.resumeRun},
+		{method: http.MethodPost, path: "/v1/runs/{uid}/cancel", group: groupRuns, handle: w.cancelRun},
 	}
 }
 

@@ -85,6 +85,26 @@ func (w *Workspace) controlRoutes() {
 		}
 		return map[string][]string{"uids": w.RemoveLatest(n)}, nil
 	})
+	handle("POST /simulator/replay", func(r *http.Request) (any, error) {
+		if uid := r.FormValue("uid"); uid != "" {
+			replay, err := w.ReplayCallback(uid)
+			return map[string][]string{"uids": {replay}}, err
+		}
+		n, err := count(r, 1)
+		if err != nil {
+			return nil, err
+		}
+		uids := make([]string, 0, n)
+		all := w.Callbacks()
+		for _, c := range all[max(0, len(all)-n):] {
+			replay, err := w.ReplayCallback(c.UID)
+			if err != nil {
+				return nil, err
+			}
+			uids = append(uids, replay)
+		}
+		return map[string][]string{"uids": uids}, nil
+	})
 	handle("POST /simulator/touch", func(r *http.Request) (any, error) {
 		n, err := count(r, 100)
 		if err != nil {
@@ -187,7 +207,7 @@ func (w *Workspace) controlTrouble(r *http.Request) (any, error) {
 }
 
 // controlTruth writes the truth; ?from=N leaves out the entries before number
-// N, and ?runs=false the runs.
+// N, and ?runs=false the runs, callbacks and schedules.
 func (w *Workspace) controlTruth(rw http.ResponseWriter, r *http.Request) {
 	w.answerControl(rw, r, func(r *http.Request) (any, error) {
 		from := int64(0)
@@ -230,6 +250,11 @@ func (w *Workspace) controlPage(rw http.ResponseWriter, r *http.Request) {
 	line("  curl -H 'X-API-Key: KEY' '%s/v1/runs?status=FAILED&status=BLOCKED&action_name=email-find'", base)
 	line("  curl -H 'X-API-Key: KEY' '%s/v1/runs/UID'", base)
 	line("  curl -H 'X-API-Key: KEY' -X POST '%s/v1/runs/UID/resume'", base)
+	line("  curl -H 'X-API-Key: KEY' '%s/v1/runs/UID/outputs?limit=500'", base)
+	line("  curl -H 'X-API-Key: KEY' '%s/v1/runs/callbacks?status=FAILED&limit=20'", base)
+	line("  curl -H 'X-API-Key: KEY' '%s/v1/schedules?status=ACTIVE'", base)
+	line("  curl -H 'X-API-Key: KEY' '%s/v1/workspaces/consumption'", base)
+	line("  curl -H 'X-API-Key: KEY' -d '{\"inputs\":[{}]}' '%s/v1/actions/email-find/run/async'", base)
 	line("")
 	line("The workspace")
 	line("")
@@ -237,6 +262,7 @@ func (w *Workspace) controlPage(rw http.ResponseWriter, r *http.Request) {
 	line("  curl '%s/simulator/truth?runs=false'        every entry into a status", base)
 	line("  curl -d action=email-find -d mode=live -d count=5 '%s/simulator/launch'", base)
 	line("  curl -d count=3 '%s/simulator/remove'       the runs updated last vanish", base)
+	line("  curl -d count=3 '%s/simulator/replay'       the latest callbacks are made again", base)
 	line("  curl -d count=250 '%s/simulator/touch'      the same updated_at for many", base)
 	line("  curl -d advance=10m '%s/simulator/clock'    let time pass", base)
 	line("")
@@ -247,9 +273,9 @@ func (w *Workspace) controlPage(rw http.ResponseWriter, r *http.Request) {
 	line("  curl '%s/simulator/trouble'                 what goes wrong", base)
 	line("  curl -X DELETE '%s/simulator/trouble?id=1'  without an id: all of it", base)
 	line("")
-	line("  %-14s %-30s %s", "kind", "settings", "what happens")
+	line("  %-18s %-30s %s", "kind", "settings", "what happens")
 	for _, k := range troubleKinds() {
-		line("  %-14s %-30s %s", k.kind, strings.Join(k.settings, " "), k.help)
+		line("  %-18s %-30s %s", k.kind, strings.Join(k.settings, " "), k.help)
 	}
 	line("  and for all of them: after, for (how long), from (a time).")
 	line("")

@@ -14,6 +14,10 @@ const (
 	eventStop                      // a person gives a run up
 	eventPublish                   // a late commit becomes visible
 	eventSync                      // runs are stamped in bulk
+	eventFireLate                  // a schedule that was held back runs
+	eventSend                      // a delivery is tried
+	eventSent                      // the webhook answers
+	eventReplay                    // a person has a delivery made again
 )
 
 // event is something that will happen. Events of the same millisecond happen
@@ -28,6 +32,8 @@ type event struct {
 	source int
 	run    *run
 	shown  *row
+	// delivery is what the delivery's events are about.
+	delivery *delivery
 }
 
 // agenda is a binary heap of events, the next one first.

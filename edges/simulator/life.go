@@ -13,19 +13,6 @@ import (
 
 const dayMillis = 24 * 60 * 60 * 1000
 
-// schedule launches runs of an action at set times.
-type schedule struct {
-	uid    string
-	user   string
-	action *action
-	cron   string
-	times  cron.Schedule
-	// perWeek is how often it fires in a week.
-	perWeek float64
-	// fired counts how often it has fired.
-	fired uint64
-}
-
 // source is where an action's live and async launches come from. Each has a
 // generator of its own, so that nothing that happens elsewhere in the
 // workspace changes when its runs are launched.
@@ -48,7 +35,10 @@ func (w *Workspace) populate(from int64) error {
 				return fmt.Errorf("schedule of %s: %w", a.name, err)
 			}
 			key := mix(w.seed ^ uint64(len(w.schedules))<<32 ^ 0x5c)
-			sc := &schedule{uid: uuid(key, mix(key)), user: w.users[key%uint64(len(w.users))], action: a, cron: spec, times: times}
+			sc := &schedule{
+				uid: uuid(key, mix(key)), user: w.users[key%uint64(len(w.users))], action: a, cron: spec, times: times,
+				status: edges.ScheduleActive, location: w.location, created: from, updated: from,
+			}
 			week := time.Date(2024, 1, 1, 0, 0, 0, 0, w.location).Add(-time.Minute)
 			for t := times.Next(week); t.Sub(week) <= 7*24*time.Hour; t = times.Next(t) {
 				sc.perWeek++
@@ -57,6 +47,7 @@ func (w *Workspace) populate(from int64) error {
 			w.planFiring(len(w.schedules)-1, from)
 		}
 	}
+	w.addIdleSchedules(from)
 	if w.syncEvery > 0 {
 		w.agenda.push(event{at: from + w.syncEvery, kind: eventSync})
 	}
@@ -103,14 +94,6 @@ func (w *Workspace) planArrival(source int, after int64) {
 	}
 }
 
-func (w *Workspace) planFiring(schedule int, after int64) {
-	next := w.schedules[schedule].times.Next(w.local(after))
-	if next.IsZero() {
-		return
-	}
-	w.agenda.push(event{at: next.UnixMilli(), kind: eventFire, source: schedule})
-}
-
 // happen lets one event happen, at its own time.
 func (w *Workspace) happen(e event) {
 	switch e.kind {
@@ -120,6 +103,14 @@ func (w *Workspace) happen(e event) {
 	case eventFire:
 		w.fire(e.source, e.at)
 		w.planFiring(e.source, e.at)
+	case eventFireLate:
+		w.fireLate(e.source, e.at)
+	case eventSend:
+		w.trySending(e.delivery, e.at)
+	case eventSent:
+		w.sent(e.delivery, e.at)
+	case eventReplay:
+		w.deliver(e.delivery.runUID, e.delivery.action, e.delivery.url, e.delivery.uid(), mix(e.delivery.key^0x2e91a), e.at)
 	case eventSync:
 		w.sync(e.at)
 		w.agenda.push(event{at: e.at + w.syncEvery, kind: eventSync})
@@ -196,32 +187,10 @@ func (w *Workspace) arrive(source int, at int64) {
 // keys returns where the action's runs have their keys.
 func (a *action) keys() uint64 { return bits64(a.id) << 40 }
 
-// fire is a schedule's launch.
-func (w *Workspace) fire(index int, at int64) {
-	sc := w.schedules[index]
-	a := sc.action
-	sc.fired++
-	key := mix(w.seed^bits64(index)<<32^0xf1) + sc.fired<<16
-	w.pcg.Seed(key, 0)
-	mean := w.pace(at) * 7 * a.share * a.scheduled / float64(len(a.crons)) / sc.perWeek
-	n := min(poisson(mean, w.rng), 400)
-	if w.trouble(KindQuiet, a.name, at) != nil {
-		return
-	}
-	for i := range n {
-		w.launch(a, false, sc, sc.user, 0, i, key+uint64(i), at)
-	}
-}
-
 // launch makes the i-th run of a launch.
 func (w *Workspace) launch(a *action, live bool, sc *schedule, user string, flow int64, i int, key uint64, at int64) *run {
-	w.nextID++
-	r := &run{key: key, uid: uuid(mix(w.seed^key), mix(key+0x51ed)), row: row{
-		id: w.nextID, action: a, mode: edges.ModeAsync, status: edges.StatusCreated, user: user, flow: flow, created: at, updated: at,
-	}}
-	if sc != nil {
-		r.schedule = sc.uid
-	}
+	r := w.newRun(a, sc, user, nil, key, at)
+	r.flow = flow
 	rng := w.draw(r)
 	invalid := rng.Float64() < a.invalid
 	label := "BAD_INPUT"
@@ -248,13 +217,18 @@ func (w *Workspace) launch(a *action, live bool, sc *schedule, user string, flow
 		if rng.Float64() < w.nullUpdated {
 			r.updated = 0
 		}
-		accepted := at + 60 + int64(mix(bits64(at))%190) // the whole launch at once
 		wait := int64(1500*math.Exp(0.7*rng.NormFloat64())) + int64(i)*a.gap.Milliseconds()
-		w.add(r, at)
-		w.agenda.push(event{at: accepted, kind: eventQueue, run: r})
-		w.plan(r, eventStart, accepted+1+wait)
+		w.queue(r, wait, at)
 	}
 	return r
+}
+
+// queue writes down a run that has been made, and plans how it comes to start.
+func (w *Workspace) queue(r *run, wait, at int64) {
+	accepted := at + 60 + int64(mix(bits64(at))%190) // the whole launch at once
+	w.add(r, at)
+	w.agenda.push(event{at: accepted, kind: eventQueue, run: r})
+	w.plan(r, eventStart, accepted+1+wait)
 }
 
 // accept takes a run that has been made into the queue.
@@ -307,6 +281,10 @@ func (w *Workspace) begin(r *run, at int64) {
 		}
 	}
 	r.goal = a.outputs(live, rng)
+	if r.inputs > 1 {
+		length = min(length+(r.inputs-1)*a.gap.Milliseconds(), (10 * time.Hour).Milliseconds())
+		r.goal *= r.inputs
+	}
 	if s := r.outcome.status; s == edges.StatusFailed || s == edges.StatusBlocked {
 		length = max(100, int64(float64(length)*(0.1+0.9*rng.Float64())))
 	}
@@ -393,6 +371,9 @@ func (w *Workspace) finish(r *run, at int64) {
 		}
 	case r.status == edges.StatusFailed && r.mode == edges.ModeAsync && r.flow == 0 && rng.Float64() < 0.04:
 		w.plan(r, eventResume, w.whenSomebodyLooks(at, rng))
+	}
+	if hasCallback(r) {
+		w.deliver(r.uid, r.action, callbackURL(r), "", mix(r.key^bits64(at)<<8), at)
 	}
 	if r.status.Ended() && w.syncEvery > 0 {
 		w.unsynced = append(w.unsynced, r)

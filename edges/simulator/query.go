@@ -28,8 +28,13 @@ type query struct {
 	status, action, mode []string
 	uid, user            []string
 	flow                 []int64
-	limit, offset        int
-	sort                 []sortKey
+	part
+}
+
+// part is which part of a list is asked for, in which order.
+type part struct {
+	limit, offset int
+	sort          []sortKey
 }
 
 type sortKey struct {
@@ -40,7 +45,7 @@ type sortKey struct {
 // parseQuery reads the parameters of GET /v1/runs. Those that it does not know
 // are ignored, like workspace_uid: a key belongs to one workspace anyway.
 func (w *Workspace) parseQuery(v url.Values) (query, *problem) {
-	q := query{limit: defaultLimit, action: v["action_name"]}
+	q := query{action: v["action_name"]}
 	refuse := func(param, format string, args ...any) (query, *problem) {
 		return query{}, invalid(param, fmt.Sprintf(format, args...))
 	}
@@ -76,22 +81,32 @@ func (w *Workspace) parseQuery(v url.Values) (query, *problem) {
 		q.flow = append(q.flow, n)
 	}
 	var p *problem
-	if q.limit, p = intParameter(v, "limit", defaultLimit, 1, maxLimit); p != nil {
+	if q.part, p = parsePart(v, maxLimit, func(field string) bool { return sortField(field) != nil }); p != nil {
 		return query{}, p
+	}
+	return q, nil
+}
+
+// parsePart reads which part of a list is asked for, in which order.
+func parsePart(v url.Values, most int, sortable func(field string) bool) (part, *problem) {
+	var q part
+	var p *problem
+	if q.limit, p = intParameter(v, "limit", defaultLimit, 1, most); p != nil {
+		return part{}, p
 	}
 	if q.offset, p = intParameter(v, "offset", 0, 0, 1<<53); p != nil {
-		return query{}, p
+		return part{}, p
 	}
 	if len(v["sort"]) > maxSorts {
-		return refuse("sort", "more than %d sorts", maxSorts)
+		return part{}, invalid("sort", fmt.Sprintf("more than %d sorts", maxSorts))
 	}
 	for _, s := range v["sort"] {
 		field, descend := strings.CutPrefix(s, "-")
 		if utf8.RuneCountInString(s) > maxSortChars {
-			return refuse("sort", "longer than %d characters", maxSortChars)
+			return part{}, invalid("sort", fmt.Sprintf("longer than %d characters", maxSortChars))
 		}
-		if sortField(field) == nil {
-			return refuse("sort", "cannot sort by %q", field)
+		if !sortable(field) {
+			return part{}, invalid("sort", fmt.Sprintf("cannot sort by %q", field))
 		}
 		q.sort = append(q.sort, sortKey{field, descend})
 	}

@@ -101,6 +101,9 @@ type run struct {
 	due, goal int64
 	// outcome is what the run in progress will come to.
 	outcome outcome
+	// inputs is on how many inputs a program has launched it; 0 for the runs
+	// of the workspace's own life, which have one each.
+	inputs int64
 }
 
 // order is the time by which the row stands in the list: created_at stands in
@@ -238,6 +241,12 @@ func (w *Workspace) appendRun(b []byte, r *run) []byte {
 	b = appendNullable(b, w.uid)
 	b = append(b, `,"scheduled_run_uid":`...)
 	b = appendNullable(b, s.schedule)
+	b = append(b, `,"flow_run_id":`...)
+	if s.flow == 0 {
+		b = append(b, "null"...)
+	} else {
+		b = strconv.AppendInt(b, s.flow, 10)
+	}
 	b = appendTimes(b, s)
 	b = append(b, `,"synced_at":`...)
 	b = appendTime(b, s.synced)

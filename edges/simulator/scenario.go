@@ -41,7 +41,7 @@ func (w *Workspace) Launch(action, mode string) (string, error) {
 	switch mode {
 	case edges.ModeLive, edges.ModeAsync:
 	case ModeSchedule:
-		j := slices.IndexFunc(w.schedules, func(s *schedule) bool { return s.action == a })
+		j := slices.IndexFunc(w.schedules, func(s *schedule) bool { return s.action == a && s.times != nil })
 		if j < 0 {
 			return "", fmt.Errorf("launch %q: the action has no schedule", action)
 		}

@@ -39,6 +39,18 @@ const (
 	// KindLate makes a share of the changes visible only up to a delay after
 	// their updated_at.
 	KindLate Kind = "late"
+	// KindMissSchedule makes schedules miss their time: they do not run, and
+	// next_execution_at stays where it was while the trouble lasts. With Drop,
+	// it moves on as if they had run. With a Delay, they are postponed for that
+	// long, and run then.
+	KindMissSchedule Kind = "miss-schedule"
+	// KindCallbacksFailing makes the webhook answer a share of the deliveries
+	// with a status code, at every attempt; with Drop it does not answer.
+	KindCallbacksFailing Kind = "callbacks-failing"
+	// KindCallbacksStalled lets deliveries stay PENDING.
+	KindCallbacksStalled Kind = "callbacks-stalled"
+	// KindCreditDrain multiplies what results cost in credits.
+	KindCreditDrain Kind = "credit-drain"
 
 	// KindOutage answers everything with an error code; code 0 drops the
 	// connection instead.
@@ -74,15 +86,16 @@ type Trouble struct { //nolint:recvcheck // it is passed by value, and only what
 	Share float64
 	// Error is the error label of failed, blocked and invalid.
 	Error string
-	// Factor is by how much slow-runs and burst multiply.
+	// Factor is by how much slow-runs, burst and credit-drain multiply.
 	Factor float64
 	// Count is the number of runs that get stuck.
 	Count int
-	// Code is the status code of outage and errors; Drop in outage means
-	// that there is no answer at all.
+	// Code is the status code of outage, errors and callbacks-failing; Drop
+	// means that there is no answer at all.
 	Code int
 	Drop bool
-	// Delay is how long slow delays an answer, or how late a change can be.
+	// Delay is how long slow delays an answer, how late a change can be, or
+	// for how long a schedule is postponed.
 	Delay time.Duration
 	// RetryAfter is what a 429 of a storm tells in Retry-After; 0 leaves the
 	// header out.
@@ -120,6 +133,10 @@ func troubleKinds() []troubleKind {
 		{KindQuiet, []string{"action"}, Trouble{}, "nothing is launched"},
 		{KindBurst, []string{"action", "factor"}, Trouble{Factor: 5}, "more is launched"},
 		{KindLate, []string{"action", "share", "delay"}, Trouble{Share: 0.2, Delay: 10 * time.Second}, "changes become visible late"},
+		{KindMissSchedule, []string{"action", "share", "delay", "drop"}, Trouble{Share: 1}, "schedules miss their time"},
+		{KindCallbacksFailing, []string{"action", "share", "code", "drop"}, Trouble{Share: 1, Code: 500}, "results cannot be delivered"},
+		{KindCallbacksStalled, []string{"action"}, Trouble{}, "results are not delivered"},
+		{KindCreditDrain, []string{"action", "factor"}, Trouble{Factor: 10}, "results cost more credits"},
 		{KindOutage, []string{"code", "drop"}, Trouble{Code: 503}, "no request succeeds"},
 		{KindStorm, []string{"share", "retry-after"}, Trouble{Share: 1}, "requests get 429"},
 		{KindErrors, []string{"share", "code"}, Trouble{Share: 0.1, Code: 500}, "requests get an error"},

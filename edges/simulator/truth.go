@@ -51,6 +51,10 @@ type Truth struct {
 	// Runs are the runs that are there, the oldest first, as they are, even
 	// if the API does not show their latest change yet.
 	Runs []Run `json:"runs"`
+	// Callbacks are the deliveries that are there, the oldest first.
+	Callbacks []Callback `json:"callbacks"`
+	// Schedules are the schedules, with what they have missed.
+	Schedules []Schedule `json:"schedules"`
 }
 
 // truthLog keeps entries, all of them or at least the latest keptEntries.
@@ -119,14 +123,14 @@ func (e *entry) export(seq int64) Entry {
 func (w *Workspace) Truth() Truth { return w.truthFrom(0, true) }
 
 // truthFrom tells the truth without the entries before number seq, and with or
-// without the runs.
+// without the runs, callbacks and schedules.
 func (w *Workspace) truthFrom(seq int64, runs bool) Truth {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.catchUp()
 	t := Truth{
 		Now: fromMillis(w.now), StartedAt: fromMillis(w.startedAt), Missing: w.truth.missing,
-		Entries: make([]Entry, 0, max(0, w.truth.missing+int64(len(w.truth.entries))-max(seq, w.truth.missing))), Runs: []Run{},
+		Entries: make([]Entry, 0, max(0, w.truth.missing+int64(len(w.truth.entries))-max(seq, w.truth.missing))), Runs: []Run{}, Callbacks: []Callback{}, Schedules: []Schedule{},
 	}
 	for e := range w.entries(seq) {
 		t.Entries = append(t.Entries, e)
@@ -135,6 +139,12 @@ func (w *Workspace) truthFrom(seq int64, runs bool) Truth {
 		t.Runs = make([]Run, 0, len(w.byUID))
 		for r := range w.inOrder() {
 			t.Runs = append(t.Runs, r.export())
+		}
+		for _, d := range w.deliveries {
+			t.Callbacks = append(t.Callbacks, d.export())
+		}
+		for _, sc := range w.schedules {
+			t.Schedules = append(t.Schedules, w.exportSchedule(sc))
 		}
 	}
 	return t

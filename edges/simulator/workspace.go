@@ -1,7 +1,8 @@
 // Package simulator is an Edges workspace that behaves like the real one, as
 // far as a program can see over HTTP: the list of runs with its filters, sorts
-// and moving pages, single runs, resume and cancel, rate limits, errors, and
-// runs that live as runs do. It knows the truth about each of them, and lets
+// and moving pages, single runs and their outputs, launch, resume and cancel,
+// schedules, callbacks and credits, rate limits, errors, and runs that live as
+// runs do. It knows the truth about each of them, and lets
 // things go wrong on demand.
 //
 // A workspace has no goroutine. Its state is brought up to its clock whenever
@@ -85,6 +86,9 @@ type Config struct {
 	// SyncEvery is how often all runs that have ended since are stamped with
 	// synced_at, and a new updated_at, in one millisecond. 0 for never.
 	SyncEvery time.Duration
+	// Credits is how many credits the workspace has for a month; by default
+	// half as many again as its runs use at RunsPerDay.
+	Credits float64
 	// Troubles are there from the start.
 	Troubles []Trouble
 	// KeepTruth keeps every status entry, those of the past before the start
@@ -131,6 +135,9 @@ type Workspace struct {
 	schedules []*schedule
 	failures  map[string]*RunError
 	unsynced  []*run
+	// deliveries are the callbacks, the oldest first.
+	deliveries []*delivery
+	credits    credits
 
 	byUID     map[string]*run
 	byUpdated ranking // of the runs that are visible
@@ -162,6 +169,9 @@ func New(config Config) (*Workspace, error) {
 		if !(share >= 0 && share <= 1) {
 			return nil, fmt.Errorf("a share must be from 0 to 1, not %v", share)
 		}
+	}
+	if !(config.Credits >= 0) || math.IsInf(config.Credits, 0) {
+		return nil, fmt.Errorf("credits must be a number from 0 on, not %v", config.Credits)
 	}
 	if config.LateCommitMax < 0 || config.SyncEvery < 0 {
 		return nil, errors.New("a duration must not be negative")
@@ -226,6 +236,7 @@ func New(config Config) (*Workspace, error) {
 
 	w.runsPerDay = orDefault(config.RunsPerDay, DefaultRunsPerDay)
 	w.historyPerDay = orDefault(config.HistoryRunsPerDay, min(DefaultHistoryRunsPerDay, w.runsPerDay))
+	w.credits = w.newCredits()
 	w.retention = math.MaxInt64
 	if retention := orDefault(config.Retention, DefaultRetention); retention > 0 {
 		w.retention = retention.Milliseconds()
@@ -299,9 +310,10 @@ func (w *Workspace) advance(until int64) {
 	w.endTroubles()
 }
 
-// retire takes out the runs that are past retention. It has its turn before
+// retire takes out the runs and callbacks that are past retention. It has its turn before
 // every event, or what happens to a very old run would depend on who asks when.
 func (w *Workspace) retire() {
+	w.retireDeliveries()
 	for w.byCreated.len() > 0 {
 		r := w.byCreated.at(0)
 		if w.now-r.shown.created < w.retention {
@@ -356,6 +368,7 @@ func (w *Workspace) add(r *run, at int64) {
 	r.ord = w.lastOrd
 	w.byUID[r.uid] = r
 	r.visibleAt = at
+	w.charge(r, r.outputs)
 	if late := w.lateness(r, at); late > 0 {
 		r.visibleAt += late
 		w.commitLater(r)
@@ -391,6 +404,7 @@ func (w *Workspace) change(r *run, at int64, mutate func()) {
 		r.visibleAt = max(r.visibleAt, at+late)
 		w.commitLater(r)
 	}
+	w.charge(r, r.outputs-before.outputs)
 	if entered(&before, &r.row) {
 		w.enter(r, false)
 	}
