@@ -21,16 +21,9 @@ const (
 	labelEndpoint label = 7
 	labelCode     label = 8
 
-	labelSchedule       label = 9
-	labelCollector      label = 10
-	labelScheduleStatus label = 11
-	labelCallbackStatus label = 12
-	labelCallbackCode   label = 13
-
 	// Labels without a dictionary: their values are not kept by number.
 	labelWorkspace label = 20
 	labelRunUID    label = 21
-	labelName      label = 22
 )
 
 func (l label) name() string {
@@ -39,7 +32,7 @@ func (l label) name() string {
 		return "action"
 	case labelMode:
 		return "mode"
-	case labelStatus, labelScheduleStatus, labelCallbackStatus:
+	case labelStatus:
 		return "status"
 	case labelError:
 		return "error"
@@ -49,14 +42,8 @@ func (l label) name() string {
 		return "reason"
 	case labelEndpoint:
 		return "endpoint"
-	case labelCode, labelCallbackCode:
+	case labelCode:
 		return "code"
-	case labelSchedule:
-		return "schedule"
-	case labelCollector:
-		return "collector"
-	case labelName:
-		return "name"
 	case labelWorkspace:
 		return "workspace"
 	case labelRunUID:
@@ -78,8 +65,6 @@ const (
 	maxErrors     = 100
 	maxLabelBytes = 128
 	maxSelfValues = 64
-	maxSchedules  = 200
-	maxCodes      = 100
 
 	modeSchedule = "SCHEDULE"
 )
@@ -168,12 +153,6 @@ func newDictionaries(maxActions int) dictionaries {
 		labelReason:   newDictionary(labelReason, "unknown", maxSelfValues),
 		labelEndpoint: newDictionary(labelEndpoint, "unknown", maxSelfValues),
 		labelCode:     newDictionary(labelCode, "unknown", maxSelfValues),
-
-		labelSchedule:       newDictionary(labelSchedule, "unknown", maxSchedules+2),
-		labelCollector:      newDictionary(labelCollector, "unknown", maxSelfValues),
-		labelScheduleStatus: newDictionary(labelScheduleStatus, "unknown", maxStatuses),
-		labelCallbackStatus: newDictionary(labelCallbackStatus, "unknown", maxStatuses),
-		labelCallbackCode:   newDictionary(labelCallbackCode, "none", maxCodes+2),
 	}
 }
 
