@@ -72,7 +72,7 @@ func serveList(n int) {
 		s.put(w)
 	}
 	s.http = httptest.NewServer(s)
-	fmt.Fprintln(os.Stdout, s.http.URL)
+	_, _ = fmt.Fprintln(os.Stdout, s.http.URL)
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
 }
 
@@ -495,7 +495,7 @@ func useMemory(path, url string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(os.Stdout, m.HeapInuse, anonymousBytes(), info.Size())
+	_, _ = fmt.Fprintln(os.Stdout, m.HeapInuse, anonymousBytes(), info.Size())
 	return c.Close()
 }
 
