@@ -72,7 +72,7 @@ func serveList(n int) {
 		s.put(w)
 	}
 	s.http = httptest.NewServer(s)
-	fmt.Println(s.http.URL)
+	_, _ = fmt.Fprintln(os.Stdout, s.http.URL)
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
 }
 
@@ -118,7 +118,7 @@ func child(b *testing.B, env, value string) string {
 		b.Fatal(err)
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
@@ -355,7 +355,7 @@ func BenchmarkScrape(b *testing.B) {
 
 func samplesOf(b *testing.B, url string) int {
 	b.Helper()
-	resp, err := http.Get(url) //nolint:noctx // a benchmark's own server
+	resp, err := http.Get(url)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -495,7 +495,7 @@ func useMemory(path, url string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(m.HeapInuse, anonymousBytes(), info.Size())
+	_, _ = fmt.Fprintln(os.Stdout, m.HeapInuse, anonymousBytes(), info.Size())
 	return c.Close()
 }
 

@@ -59,7 +59,7 @@ func FuzzPages(f *testing.F) {
 }
 
 // FuzzStretch reads a stretch from a list that is changed between its pages as
-// the fuzzer says: every row that stays where it is is read.
+// the fuzzer says: every row that keeps its place is read.
 func FuzzStretch(f *testing.F) {
 	f.Add(uint64(1), []byte{})
 	f.Add(uint64(2), []byte{0x10, 0x21, 0x32, 0x43})
@@ -189,7 +189,7 @@ func FuzzRecord(f *testing.F) {
 		}
 		// Any record there can be.
 		in := reader{b: b}
-		u16 := func() uint16 { return uint16(in.uvarint()) } //nolint:gosec // any will do
+		u16 := func() uint16 { return uint16(in.uvarint()) }
 		want := record{
 			action: u16(), mode: u16(), status: u16(), err: u16(), updated: in.varint(), entered: in.varint(), started: in.varint(), finished: in.varint(),
 			postponed: in.varint(), retries: in.varint(), outputs: in.varint(), confirmed: in.varint(),
@@ -236,7 +236,7 @@ func FuzzHistogram(f *testing.F) {
 		in := reader{b: b}
 		n := uint64(0)
 		for len(in.b) > 0 {
-			ns := int64(in.uvarint() % uint64(200*365*24*time.Hour)) //nolint:gosec // bounded
+			ns := int64(in.uvarint() % uint64(200*365*24*time.Hour))
 			i := h.observe(runBuckets, ns)
 			n++
 			v := float64(ns) / 1e9
