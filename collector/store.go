@@ -52,6 +52,8 @@ var (
 	metaWorkspace    = []byte("workspace")
 	metaWorkspaceUID = []byte("workspace_uid")
 	metaState        = []byte("state")
+	// metaSeries is the number of series.
+	metaSeries = []byte("series")
 )
 
 // ErrStore is what every error matches that a restart cannot mend: a store
