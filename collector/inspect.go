@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -79,7 +80,7 @@ func (s *store) readAll(ctx context.Context, tx *bbolt.Tx) (runs int64, err erro
 		for _, with := range [][]byte{bucketMeta, bucketLabels, bucketSeries, bucketRuns} {
 			sealed = sealed || string(with) == string(name)
 		}
-		return b.ForEach(func(_, v []byte) error {
+		return b.ForEach(func(k, v []byte) error {
 			if string(name) == string(bucketRuns) {
 				runs++
 			}
@@ -88,6 +89,10 @@ func (s *store) readAll(ctx context.Context, tx *bbolt.Tx) (runs int64, err erro
 			}
 			if !sealed {
 				return nil
+			}
+			if string(name) == string(bucketSeries) {
+				// A series' key is in its checksum.
+				v = slices.Concat(k, v)
 			}
 			if _, err := unseal(v); err != nil {
 				return s.damaged(fmt.Errorf("%s: %w", name, err))
