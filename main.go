@@ -810,14 +810,6 @@ func (o *options) demo(ctx context.Context, stdout io.Writer, log *slog.Logger) 
 		if err := settle(ctx, c); err != nil {
 			return err
 		}
-		// Nobody has scraped this store yet: look at the zeros, and hold them,
-		// so that whoever comes finds numbers.
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", nil)
-		if err != nil {
-			return err
-		}
-		c.Handler(prometheus.NewRegistry()).ServeHTTP(discard{}, r)
-		time.Sleep(min(time.Duration(o.zeroHold), 2*time.Second))
 		clock.Advance(demoPast)
 		if err := settle(ctx, c); err != nil || ctx.Err() != nil {
 			return err
@@ -834,13 +826,6 @@ func (o *options) demo(ctx context.Context, stdout io.Writer, log *slog.Logger) 
 	group.Go(func() error { return o.export(ctx, edges.FixedKey(o.simulator.key), log, begin) })
 	return group.Wait()
 }
-
-// discard is a ResponseWriter that keeps nothing.
-type discard struct{}
-
-func (discard) Header() http.Header         { return http.Header{} }
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
-func (discard) WriteHeader(int)             {}
 
 // demoDefaults sets what a demo has otherwise than an exporter, unless told.
 func (o *options) demoDefaults() {
