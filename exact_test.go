@@ -188,7 +188,7 @@ func (w *world) exporter(t *testing.T, flags ...string) *process {
 	t.Helper()
 	for _, usual := range []string{
 		"--edges.url=" + w.api.URL + "/v1", "--web.listen-address=" + w.address, "--storage.path=" + w.folder,
-		"--edges.max-requests-per-minute=100000", "--poll.interval=200ms", "--poll.overlap=4s", "--metrics.zero-hold=300ms", "--log.level=error",
+		"--edges.max-requests-per-minute=100000", "--poll.interval=200ms", "--poll.overlap=4s", "--metrics.zero-hold=3s", "--log.level=error",
 	} {
 		flag, _, _ := strings.Cut(usual, "=")
 		if !slices.ContainsFunc(flags, func(f string) bool { return strings.HasPrefix(f, flag+"=") }) {
@@ -440,7 +440,7 @@ func (w *world) settle(t *testing.T, p *process, without ...string) {
 	want := expected(w.before, w.Truth())
 	maps.DeleteFunc(want, leave)
 	var wrong []string
-	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(6 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		got, err := w.scrape(t.Context())
 		if err != nil {
 			wrong = []string{err.Error()}
@@ -480,7 +480,7 @@ func (w *world) trouble(t *testing.T, all ...string) {
 func (w *world) await(t *testing.T, name string, good func(float64) bool) {
 	t.Helper()
 	var last samples
-	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(6 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		if s, err := w.scrape(t.Context()); err == nil {
 			if last = s; good(s[name]) {
 				return
