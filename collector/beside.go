@@ -68,7 +68,10 @@ func pace(interval time.Duration, polls int, usual time.Duration) time.Duration 
 // sideline is a collector beside the runs, and how it is doing.
 type sideline struct {
 	beside
-	due time.Time
+	// due is when it polls next: at its pace, or at the next poll of the runs
+	// if there was no request to spare for all; onPace is when it would at its
+	// pace alone.
+	due, onPace time.Time
 	// failures counts the polls that failed since the last good one.
 	failures int
 	// tried is set once a poll has ended, up if the last one was good.
@@ -98,8 +101,7 @@ func (c *Collector) pollBeside(ctx context.Context, until time.Time) error {
 		if started.Before(s.due) || !c.follower.spare() || ctx.Err() != nil {
 			continue
 		}
-		d := &desk{collector: c}
-		d.until = until
+		d := &desk{collector: c, until: until, rest: started.Before(s.onPace)}
 		if least := started.Add(besideTime); until.Before(least) {
 			d.until = least
 		}
@@ -112,11 +114,13 @@ func (c *Collector) pollBeside(ctx context.Context, until time.Time) error {
 		}
 		s.settle(started, err, c.cfg.Logger)
 		// A poll's distance from the one before is not exact.
-		wait := s.wait() - c.cfg.PollInterval/2
-		if more && err == nil && d.allowance == 0 {
-			wait = 0
+		if !d.rest || err != nil {
+			s.onPace = started.Add(s.wait() - c.cfg.PollInterval/2)
 		}
-		s.due = started.Add(wait)
+		s.due = s.onPace
+		if more && err == nil && d.allowance == 0 {
+			s.due = started
+		}
 	}
 	return nil
 }
@@ -151,6 +155,8 @@ func (s *sideline) wait() time.Duration {
 type desk struct {
 	collector *Collector
 	until     time.Time
+	// rest is set if only what the last poll had no requests for is to be read.
+	rest bool
 	// allowance is how many requests it may make, so that the backfill of the
 	// runs gets on too; 0 is as many as the budget can spare.
 	allowance int64

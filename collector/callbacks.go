@@ -121,7 +121,10 @@ func (k *callbacksCollector) poll(ctx context.Context, d *desk) (more bool, err 
 	k.answers, k.seen = map[uint64][]edges.Callback{}, map[string]bool{}
 	f := k.list
 	f.book.begin(&k.next.List)
-	if err = f.front(ctx); err == nil {
+	if !d.rest {
+		err = f.front(ctx)
+	}
+	if err == nil {
 		err = f.fill(ctx, d.until, false)
 	}
 	if err == nil {
@@ -347,7 +350,7 @@ func (k *callbacksCollector) ask(ctx context.Context, wanted asked) (whole bool,
 		}
 		rows := answer.Callbacks
 		for i := range rows {
-			if uid := rows[i].RunUID; rows[i].Defect == "" && !runs[uid] {
+			if uid := rows[i].RunUID; uid != "" && !runs[uid] {
 				return false, fmt.Errorf("the API answered with a callback of run %q, which was not asked for", uid)
 			}
 		}
