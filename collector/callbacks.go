@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -100,11 +99,7 @@ func newCallbacks(cfg *Config, s *store, every time.Duration) (*callbacksCollect
 		if stored == nil {
 			return nil
 		}
-		body, err := unseal(stored)
-		if err == nil {
-			err = json.Unmarshal(body, k.state)
-		}
-		if err != nil {
+		if err := unsealJSON(stored, k.state); err != nil {
 			return s.damaged(fmt.Errorf("state of callbacks: %w", err))
 		}
 		return nil
@@ -387,11 +382,11 @@ func (k *callbacksCollector) commit(book func(*booking) error) error {
 		}
 		oldest := oldestDelivery(b.tx)
 		b.after = append(b.after, func() { b.ledger.oldestDelivery = oldest })
-		body, err := json.Marshal(k.next)
+		stored, err := sealJSON(k.next)
 		if err != nil {
 			return fmt.Errorf("state of callbacks: %w", err)
 		}
-		return b.tx.Bucket(bucketMeta).Put(metaCallbacks, seal(body))
+		return b.tx.Bucket(bucketMeta).Put(metaCallbacks, stored)
 	})
 	if err == nil {
 		k.state = k.next.clone()
