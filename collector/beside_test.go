@@ -557,6 +557,32 @@ func TestCallbacksExact(t *testing.T) {
 	}
 }
 
+// Callbacks that lie unread for hours are counted when they are read at last,
+// and only then.
+func TestCallbacksUnreadForLong(t *testing.T) {
+	r, e := besideRig(t, func(c *Config) { c.Schedules, c.Credits = false, false })
+	r.all()
+	now := r.srv.advance(time.Minute)
+	for i := range 200 {
+		e.callbacks = append(e.callbacks, callback(i, edges.CallbackSuccess, 200, now.Add(-time.Duration(200-i)*time.Second/10)))
+	}
+	r.pages = 2
+	for range 4 {
+		r.due()
+		r.leap(time.Hour)
+		if i := r.c.beside[0].beside.(*callbacksCollector); len(i.state.List.Stretches) == 0 {
+			t.Fatal("all was read, and nothing is tested")
+		}
+		r.restart()
+	}
+	r.pages = 0
+	for range 3 {
+		r.srv.advance(time.Minute)
+		r.all()
+	}
+	r.all().want(t, samples{"edges_callbacks_total{code=200,status=SUCCESS}": 200})
+}
+
 // What a plan does not include is said once, costs few requests, and is none of
 // the runs' business.
 func TestCollectorFailsAlone(t *testing.T) {
