@@ -217,7 +217,7 @@ func (d *desk) spare() bool {
 // commit stores what book books in one transaction, and then shows it.
 func (d *desk) commit(book func(*booking) error) error {
 	if d.failed == nil {
-		d.failed = d.collector.commit(d.collector.state.clone(), nil, ownCounts{}, book)
+		d.failed = d.collector.commitWith(d.collector.state.clone(), nil, ownCounts{}, book)
 	}
 	return d.failed
 }
@@ -236,6 +236,9 @@ func (l *ledger) loadBeside(tx *bbolt.Tx) error {
 		return l.store.damaged(fmt.Errorf("credits: %w", err))
 	}
 	l.oldestDelivery = oldestDelivery(tx)
+	if n := tx.Bucket(bucketDeliveries).Stats().KeyN; int64(n) != l.value(keyOf(famCallbacksPending)) {
+		return l.store.damaged(fmt.Errorf("%d callbacks are there, and should be %d", n, l.value(keyOf(famCallbacksPending))))
+	}
 	return nil
 }
 

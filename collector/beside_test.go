@@ -696,6 +696,28 @@ func TestStoreWithoutBeside(t *testing.T) {
 	}
 }
 
+// A store that has lost a callback which has not ended is damaged: its end would
+// be missed.
+func TestStoreWithoutACallback(t *testing.T) {
+	r, e := besideRig(t)
+	e.callbacks = []edges.Callback{callback(1, edges.CallbackPending, 0, start.Add(-time.Hour)), callback(2, edges.CallbackRunning, 0, start.Add(-time.Hour))}
+	r.all().want(t, samples{"edges_callbacks_pending{}": 2})
+	r.restart()
+	err := r.c.store.update(func(tx *bbolt.Tx) error {
+		k, _ := tx.Bucket(bucketDeliveries).Cursor().First()
+		return tx.Bucket(bucketDeliveries).Delete(k)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.close()
+	r.cfg.Client = r.client()
+	defer r.cfg.Client.Close()
+	if _, err := New(r.cfg); err == nil || !strings.Contains(err.Error(), damagedAdvice) {
+		t.Errorf("a store without one of its callbacks gives: %v", err)
+	}
+}
+
 // With the budget of the smallest plan, everything switched on, much to be read
 // and much that fails, polls of the runs wait for nothing.
 func TestBudgetWithEverything(t *testing.T) {

@@ -628,8 +628,18 @@ func (b *booking) save(st *state) error {
 		}
 	}
 	bucket := b.tx.Bucket(bucketSeries)
+	count := len(b.series)
 	for k, s := range b.touched {
-		if err := bucket.Put(k.bytes(), s.encode()); err != nil {
+		if b.series[k] == nil {
+			count++
+		}
+		key := k.bytes()
+		if err := bucket.Put(key, s.encode(key)); err != nil {
+			return err
+		}
+	}
+	if count > len(b.series) {
+		if err := b.tx.Bucket(bucketMeta).Put(metaSeries, sealCount(count)); err != nil {
 			return err
 		}
 	}

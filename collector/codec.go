@@ -46,6 +46,11 @@ func unsealJSON(b []byte, to any) error {
 	return json.Unmarshal(body, to)
 }
 
+// sealCount is a number with its checksum.
+func sealCount(n int) []byte {
+	return seal(binary.AppendUvarint(nil, uint64(n))) //nolint:gosec // a length
+}
+
 // reader takes values off the front of a byte slice; bad is set once one of
 // them could not be read.
 type reader struct {

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -89,7 +90,11 @@ func TestFirstSight(t *testing.T) {
 						want["edges_run_queue_duration_seconds_sum{"+pair+"}"] = w.started.Sub(w.created).Seconds()
 					}
 				}
-				got := r.look()
+				r.poll()
+				r.get(http.MethodGet) // sees every series at 0
+				r.poll()
+				_, page := r.get(http.MethodGet)
+				got := parse(t, page)
 				got.want(t, want)
 				if n := got.sum("edges_run_transitions_total"); n != want.sum("edges_run_transitions_total") {
 					t.Errorf("%v entries are counted, want %v", n, want.sum("edges_run_transitions_total"))

@@ -3,6 +3,7 @@ package collector
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -156,7 +157,7 @@ func decode(t *testing.T, page []byte, format expfmt.Format) []*dto.MetricFamily
 	var out []*dto.MetricFamily
 	for {
 		f := &dto.MetricFamily{}
-		if err := dec.Decode(f); err == io.EOF {
+		if err := dec.Decode(f); errors.Is(err, io.EOF) {
 			return out
 		} else if err != nil {
 			t.Fatal(err)

@@ -168,7 +168,7 @@ func (l *ledger) loadLabels(tx *bbolt.Tx) error {
 }
 
 func (l *ledger) loadSeries(tx *bbolt.Tx) error {
-	return tx.Bucket(bucketSeries).ForEach(func(k, v []byte) error {
+	err := tx.Bucket(bucketSeries).ForEach(func(k, v []byte) error {
 		sk, ok := parseSeriesKey(k)
 		f := l.families[sk.family]
 		if !ok || f == nil {
@@ -179,13 +179,23 @@ func (l *ledger) loadSeries(tx *bbolt.Tx) error {
 				return errSeries
 			}
 		}
-		s, err := decodeSeries(v, f)
+		s, err := decodeSeries(k, v, f)
 		if err != nil {
 			return err
 		}
 		l.set(sk, s)
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	// A page that lost some of its entries looks like one that never had them.
+	if n := len(l.series); n > 0 || tx.Bucket(bucketMeta).Get(metaSeries) != nil {
+		if string(sealCount(n)) != string(tx.Bucket(bucketMeta).Get(metaSeries)) {
+			return errSeries
+		}
+	}
+	return nil
 }
 
 // commit takes observations and the exporter's own counts into the ledger in

@@ -14,7 +14,7 @@ import (
 	"github.com/edges-exporter/edges_exporter/edges"
 )
 
-var seeds = flag.Int("seeds", 12, "how many random worlds TestRandomLives tries")
+var seeds = flag.Int("seeds", 6, "how many random worlds TestRandomLives tries")
 
 // world makes runs live at random, and keeps count of what the exporter must
 // have counted in the end.

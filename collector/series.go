@@ -77,29 +77,35 @@ func (s *series) clone() *series {
 	return &c
 }
 
-func (s *series) encode() []byte {
+// encode makes the series' value for the store. The key is in the checksum, so
+// that no series is taken for another.
+func (s *series) encode(key []byte) []byte {
 	var released byte
 	if s.released {
 		released = 1
 	}
-	b := []byte{released}
+	b := append(slices.Clone(key), released)
 	b = binary.AppendVarint(b, s.value)
 	b = binary.AppendVarint(b, s.born)
 	b = binary.AppendVarint(b, s.seen)
 	if s.hist != nil {
 		b = s.hist.encode(b)
 	}
-	return seal(b)
+	return seal(b)[len(key):]
 }
 
 var errSeries = errors.New("unreadable series")
 
-func decodeSeries(b []byte, f *family) (*series, error) {
-	body, err := unseal(b)
+// decodeSeries reads what encode wrote.
+func decodeSeries(key, b []byte, f *family) (*series, error) {
+	body, err := unseal(slices.Concat(key, b))
 	if err != nil {
 		return nil, err
 	}
-	in := reader{b: body}
+	if len(b) < 4 {
+		return nil, errSeries
+	}
+	in := reader{b: body[len(key):]}
 	s := &series{released: in.byte() == 1, value: in.varint(), born: in.varint(), seen: in.varint()}
 	if in.bad {
 		return nil, errSeries

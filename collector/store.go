@@ -68,6 +68,8 @@ var (
 	metaState        = []byte("state")
 	metaCallbacks    = []byte("callbacks")
 	metaCredits      = []byte("credits")
+	// metaSeries is the number of series.
+	metaSeries = []byte("series")
 )
 
 // ErrStore is what every error matches that a restart cannot mend: a store

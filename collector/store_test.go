@@ -278,7 +278,7 @@ func TestStoreFlipped(t *testing.T) {
 		}
 	}
 	places = slices.Compact(slices.Sorted(slices.Values(places)))
-	step := max(1, len(places)/300)
+	step := max(1, len(places)/150)
 	for i := 0; i < len(places); i += step {
 		flipped := slices.Clone(body)
 		flipped[places[i]] ^= byte(1 + i%255)
@@ -313,6 +313,14 @@ func damagedStore(t *testing.T, r *rig, body []byte, want samples, how string) {
 	r.c = c
 	_, page := r.get(http.MethodGet)
 	got := runNumbers(parse(t, page))
+	// These two are looked up in indexes of runs, which carry no checksums:
+	// they are what the next changes make of them.
+	indexed := func(k string, _ float64) bool {
+		return strings.HasPrefix(k, "edges_run_oldest") || strings.HasPrefix(k, "edges_run_problem")
+	}
+	want = maps.Clone(want)
+	maps.DeleteFunc(got, indexed)
+	maps.DeleteFunc(want, indexed)
 	if !maps.Equal(got, want) {
 		for k, v := range want {
 			if got[k] != v {

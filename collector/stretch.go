@@ -47,6 +47,9 @@ type stretch struct {
 	stall  int
 	// lost is how often the footing was lost since High was reached.
 	lost int
+	// filled is set when the last page had no row strictly newer than its last,
+	// so that the next one cannot begin with one.
+	filled bool
 	// blind is set when the row before Offset was too large to be read: no page
 	// can show it and join on it.
 	blind bool
@@ -264,7 +267,7 @@ func (s *stretch) read(p *page, rows []edges.Run) (verdict, error) {
 		return s.shallowerThan(p)
 	}
 	stalled := p.some && p.oldest == s.High && s.Tie == ""
-	s.blind = p.limit == 1
+	s.blind, s.filled = p.limit == 1, p.above <= 0
 	if p.some {
 		if p.oldest != s.High {
 			s.lost = 0
@@ -279,6 +282,11 @@ func (s *stretch) read(p *page, rows []edges.Run) (verdict, error) {
 	advanced := false
 	if p.above > 0 {
 		s.Offset += p.above
+		if stalled && s.stall > 1 && s.lost == 0 {
+			// The list moves on as fast as it is read: run after it, unless
+			// that has led too far before.
+			s.Offset += p.above * 3 / 4
+		}
 	} else {
 		// No row in the page is fit to join on but the last itself.
 		s.Tie = p.last
@@ -319,7 +327,7 @@ func (s *stretch) footing(p *page, rows []edges.Run) bool {
 	// are ties that come in another order in each answer, or are not to be
 	// understood: their places are all that is left to go by, and what lies
 	// behind them must not wait for ever.
-	return s.lost > maxLost && (!p.some || p.lead > 0 || p.newest == s.High || s.High == unknown)
+	return s.filled && s.lost > maxLost && (!p.some || p.lead > 0 || p.newest == s.High || s.High == unknown)
 }
 
 // maxLost is how often rows that leave no footing are read again from a row

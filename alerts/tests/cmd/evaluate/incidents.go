@@ -36,7 +36,7 @@ func bumps() []string {
 
 // incidentDays is how long the life with incidents lasts; the first three days
 // are quiet, so that there is a past.
-const incidentDays = 15
+const incidentDays = 16
 
 func incidents() []incident {
 	at := func(day, hour int) time.Duration {
@@ -48,13 +48,13 @@ func incidents() []incident {
 	return []incident{
 		{name: "all runs of a busy action fail", trouble: "failed:linkedin-visit-profile", at: at(4, 10), lasts: half, echo: hour, action: "linkedin-visit-profile", alerts: failed},
 		{name: "six in ten of its runs fail", trouble: "failed:linkedin-extract-people:share=0.6", at: at(4, 14), lasts: hour, echo: hour, action: "linkedin-extract-people", alerts: failed},
-		{name: "four in ten fail, at night", trouble: "failed:company-enrich:share=0.4", at: at(5, 2), lasts: 2 * hour, echo: hour, action: "company-enrich", alerts: failed},
+		{name: "six in ten fail, at night", trouble: "failed:company-enrich:share=0.6", at: at(5, 2), lasts: 2 * hour, echo: hour, action: "company-enrich", alerts: failed},
 		{name: "an action that always fails 8 % fails 60 %", trouble: "failed:email-find:share=0.6:error=PROXY_ERROR", at: at(5, 9), lasts: hour, echo: hour, action: "email-find", alerts: failed},
 		{name: "a slow action's runs fail all day", trouble: "failed:salesnavigator-search-companies", at: at(5, 12), lasts: 8 * hour, echo: hour, action: "salesnavigator-search-companies", alerts: failed},
 		{name: "an account reaches its limit", trouble: "blocked:linkedin-connect-profile:error=LIMIT_REACHED", at: at(6, 9), lasts: 2 * hour, echo: 6 * hour, action: "linkedin-connect-profile", alerts: blocked},
 		{name: "a login is lost, one action", trouble: "blocked:linkedin-send-message:share=0.8", at: at(6, 16), lasts: hour, echo: 2 * hour, action: "linkedin-send-message", alerts: blocked},
-		{name: "nobody resumes the runs of a lost login", trouble: "blocked:salesnavigator-send-inmail", at: at(6, 18), lasts: 8 * hour, echo: 4 * hour, action: "salesnavigator-send-inmail", alerts: []string{"EdgesRunsBlockedNeedAction"}},
-		{name: "an integration refuses", trouble: "failed:hubspot-sync-contact:error=INTEGRATION_ERROR", at: at(7, 11), lasts: hour, echo: hour, action: "hubspot-sync-contact", alerts: failed},
+		{name: "nobody resumes the runs of a lost login", trouble: "blocked:linkedin-send-message", at: at(5, 15), lasts: 3 * hour, echo: 5 * hour, action: "linkedin-send-message", alerts: []string{"EdgesRunsBlockedNeedAction"}},
+		{name: "an integration refuses", trouble: "failed:hubspot-sync-contact:error=INTEGRATION_ERROR", at: at(11, 15), lasts: hour, echo: hour, action: "hubspot-sync-contact", alerts: failed},
 		{name: "launches with bad parameters", trouble: "invalid:company-enrich", at: at(7, 16), lasts: half, echo: hour, action: "company-enrich", alerts: []string{"EdgesRunsInvalidSpike"}},
 		{name: "the API is out", trouble: "outage", at: at(8, 3), lasts: 20 * time.Minute, echo: half, alerts: []string{"EdgesPollFailing"}},
 		{name: "the key is revoked", trouble: "revoked", at: at(8, 6), lasts: 20 * time.Minute, echo: half, alerts: []string{"EdgesAPIKeyRejected"}},
@@ -70,7 +70,7 @@ func incidents() []incident {
 		{name: "other programs use the limit up", trouble: "storm:share=0.4", at: at(11, 8), lasts: hour, echo: half, alerts: []string{"EdgesAPIThrottled"}},
 		{name: "rows that nobody understands", rows: true, at: at(11, 12), lasts: 5 * time.Minute, echo: hour, alerts: []string{"EdgesRunsSkipped"}},
 		{name: "nearly everything fails", trouble: "failed:share=0.95", at: at(12, 9), lasts: 2 * hour, echo: 3 * hour, alerts: []string{"EdgesSuccessRatioBurn"}},
-		{name: "a rare action fails", trouble: "failed:linkedin-extract-group-members", at: at(13, 8), lasts: 11 * hour, echo: 6 * hour, action: "linkedin-extract-group-members", alerts: failed},
+		{name: "a rare action fails", trouble: "failed:linkedin-extract-group-members", at: at(16, 7), lasts: 12 * hour, echo: 5 * hour, action: "linkedin-extract-group-members", alerts: failed},
 		{name: "everything fails a little more, for a day", trouble: "failed:share=0.2", at: at(14, 6), lasts: 24 * hour, echo: 6 * hour, alerts: []string{"EdgesSuccessRatioBurn"}},
 	}
 }

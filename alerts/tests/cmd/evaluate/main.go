@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.IntVar(&s.days, "days", 14, "days of ordinary life")
 	flags.Uint64Var(&s.seed, "seed", 1, "seed of the workspaces")
 	flags.Float64Var(&s.perDay, "runs-per-day", 6000, "runs on an average day")
-	flags.DurationVar(&s.step, "step", 30*time.Second, "time between two polls, and between two scrapes")
+	flags.DurationVar(&s.step, "step", time.Minute, "time between two polls, and between two scrapes")
 	flags.DurationVar(&s.every, "every", time.Minute, "time between two evaluations of the rules")
 	if err := flags.Parse(args); err != nil {
 		return err
