@@ -68,7 +68,10 @@ func pace(interval time.Duration, polls int, usual time.Duration) time.Duration 
 // sideline is a collector beside the runs, and how it is doing.
 type sideline struct {
 	beside
-	due time.Time
+	// due is when it polls next: at its pace, or at the next poll of the runs
+	// if there was no request to spare for all; onPace is when it would at its
+	// pace alone.
+	due, onPace time.Time
 	// failures counts the polls that failed since the last good one.
 	failures int
 	// tried is set once a poll has ended, up if the last one was good.
@@ -77,9 +80,11 @@ type sideline struct {
 }
 
 const (
-	// besideTime is how long a collector beside the runs may take at least,
-	// also where polls follow each other faster.
-	besideTime = 5 * time.Second
+	// besideTime is how long a collector beside the runs may make requests at
+	// least, and besideAnswer how long it may wait for an answer, also where
+	// polls follow each other faster.
+	besideTime   = time.Second
+	besideAnswer = 5 * time.Second
 	// maxBesideWait bounds how long one waits that fails again and again.
 	maxBesideWait = 10 * time.Minute
 )
@@ -98,8 +103,7 @@ func (c *Collector) pollBeside(ctx context.Context, until time.Time) error {
 		if started.Before(s.due) || !c.follower.spare() || ctx.Err() != nil {
 			continue
 		}
-		d := &desk{collector: c}
-		d.until = until
+		d := &desk{collector: c, until: until, rest: started.Before(s.onPace)}
 		if least := started.Add(besideTime); until.Before(least) {
 			d.until = least
 		}
@@ -107,18 +111,24 @@ func (c *Collector) pollBeside(ctx context.Context, until time.Time) error {
 		if d.failed != nil {
 			return d.failed
 		}
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			s.settle(started, err, c.cfg.Logger)
+			s.plan(started, d, more && d.allowance == 0, c.cfg.PollInterval)
 		}
-		s.settle(started, err, c.cfg.Logger)
-		// A poll's distance from the one before is not exact.
-		wait := s.wait() - c.cfg.PollInterval/2
-		if more && err == nil && d.allowance == 0 {
-			wait = 0
-		}
-		s.due = started.Add(wait)
 	}
 	return nil
+}
+
+// plan says when the next poll is due.
+func (s *sideline) plan(started time.Time, d *desk, more bool, interval time.Duration) {
+	if !d.rest || !s.up {
+		// Half a poll less: its distance from the one before is not exact.
+		s.onPace = started.Add(s.wait() - interval/2)
+	}
+	s.due = s.onPace
+	if more && s.up {
+		s.due = started
+	}
 }
 
 // settle notes how a poll ended, and says so when that has changed.
@@ -151,6 +161,8 @@ func (s *sideline) wait() time.Duration {
 type desk struct {
 	collector *Collector
 	until     time.Time
+	// rest is set if only what the last poll had no requests for is to be read.
+	rest bool
 	// allowance is how many requests it may make, so that the backfill of the
 	// runs gets on too; 0 is as many as the budget can spare.
 	allowance int64
@@ -170,7 +182,7 @@ func (d *desk) attend(ctx context.Context, s beside) (more bool, err error) {
 	}
 	ctx, d.cancel = context.WithCancelCause(ctx)
 	defer d.cancel(nil)
-	timer := time.AfterFunc(time.Until(d.until), func() { d.cancel(errNextPoll) })
+	timer := time.AfterFunc(max(time.Until(d.until), besideAnswer), func() { d.cancel(errNextPoll) })
 	defer timer.Stop()
 	c.desk.Store(d)
 	defer c.desk.Store(nil)
@@ -191,18 +203,21 @@ func (c *Collector) attempted(a edges.Attempt) {
 	}
 }
 
-// spare reports whether the collector may make another request.
+// spare reports whether the collector may make another request. The first one
+// does not depend on the time: what is read makes progress, however slow the
+// API is.
 func (d *desk) spare() bool {
 	if d.ended.Load() || d.allowance > 0 && d.requests.Load() >= d.allowance {
 		return false
 	}
-	return time.Now().Before(d.until) && d.collector.follower.spare()
+	inTime := d.requests.Load() == 0 || time.Now().Before(d.until)
+	return inTime && d.collector.follower.spare()
 }
 
 // commit stores what book books in one transaction, and then shows it.
 func (d *desk) commit(book func(*booking) error) error {
 	if d.failed == nil {
-		d.failed = d.collector.commit(d.collector.state.clone(), nil, ownCounts{}, book)
+		d.failed = d.collector.commitWith(d.collector.state.clone(), nil, ownCounts{}, book)
 	}
 	return d.failed
 }
@@ -221,6 +236,9 @@ func (l *ledger) loadBeside(tx *bbolt.Tx) error {
 		return l.store.damaged(fmt.Errorf("credits: %w", err))
 	}
 	l.oldestDelivery = oldestDelivery(tx)
+	if n := tx.Bucket(bucketDeliveries).Stats().KeyN; int64(n) != l.value(keyOf(famCallbacksPending)) {
+		return l.store.damaged(fmt.Errorf("%d callbacks are there, and should be %d", n, l.value(keyOf(famCallbacksPending))))
+	}
 	return nil
 }
 
@@ -310,8 +328,8 @@ func (r *renderer) sidelines(f *family) []*dto.Metric {
 // labelled is a gauge with the values of its family's labels.
 func (r *renderer) labelled(f *family, v float64, values ...string) *dto.Metric {
 	labels := []*dto.LabelPair{r.workspace}
-	for i, l := range f.labels {
-		labels = append(labels, pair(l.name(), values[i]))
+	for i, v := range values {
+		labels = append(labels, pair(f.labels[i].name(), v))
 	}
 	return &dto.Metric{Label: sortPairs(labels), Gauge: &dto.Gauge{Value: proto.Float64(v)}}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -100,11 +99,7 @@ func newCallbacks(cfg *Config, s *store, every time.Duration) (*callbacksCollect
 		if stored == nil {
 			return nil
 		}
-		body, err := unseal(stored)
-		if err == nil {
-			err = json.Unmarshal(body, k.state)
-		}
-		if err != nil {
+		if err := unsealJSON(stored, k.state); err != nil {
 			return s.damaged(fmt.Errorf("state of callbacks: %w", err))
 		}
 		return nil
@@ -121,7 +116,10 @@ func (k *callbacksCollector) poll(ctx context.Context, d *desk) (more bool, err 
 	k.answers, k.seen = map[uint64][]edges.Callback{}, map[string]bool{}
 	f := k.list
 	f.book.begin(&k.next.List)
-	if err = f.front(ctx); err == nil {
+	if !d.rest {
+		err = f.front(ctx)
+	}
+	if err == nil {
 		err = f.fill(ctx, d.until, false)
 	}
 	if err == nil {
@@ -347,7 +345,7 @@ func (k *callbacksCollector) ask(ctx context.Context, wanted asked) (whole bool,
 		}
 		rows := answer.Callbacks
 		for i := range rows {
-			if uid := rows[i].RunUID; rows[i].Defect == "" && !runs[uid] {
+			if uid := rows[i].RunUID; uid != "" && !runs[uid] {
 				return false, fmt.Errorf("the API answered with a callback of run %q, which was not asked for", uid)
 			}
 		}
@@ -384,11 +382,11 @@ func (k *callbacksCollector) commit(book func(*booking) error) error {
 		}
 		oldest := oldestDelivery(b.tx)
 		b.after = append(b.after, func() { b.ledger.oldestDelivery = oldest })
-		body, err := json.Marshal(k.next)
+		stored, err := sealJSON(k.next)
 		if err != nil {
 			return fmt.Errorf("state of callbacks: %w", err)
 		}
-		return b.tx.Bucket(bucketMeta).Put(metaCallbacks, seal(body))
+		return b.tx.Bucket(bucketMeta).Put(metaCallbacks, stored)
 	})
 	if err == nil {
 		k.state = k.next.clone()

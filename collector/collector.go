@@ -199,7 +199,7 @@ func (c *Collector) Poll(ctx context.Context) error {
 	if errors.Is(err, ErrStore) {
 		return err
 	}
-	if cerr := c.commit(f.book.state, f.book.pending, own, nil); cerr != nil {
+	if cerr := c.commit(f.book.state, f.book.pending, own); cerr != nil {
 		err = errors.Join(err, cerr)
 	}
 	for err == nil && c.state.Clock != 0 {
@@ -208,7 +208,7 @@ func (c *Collector) Poll(ctx context.Context) error {
 			err = merr
 			break
 		}
-		err = c.commit(c.state.clone(), nil, ownCounts{}, nil)
+		err = c.commit(c.state.clone(), nil, ownCounts{})
 	}
 	if ctx.Err() == nil {
 		c.settle(err)
@@ -231,7 +231,7 @@ func (c *Collector) settle(err error) {
 
 // flush is called by the follower in the middle of a poll.
 func (c *Collector) flush(st *state, seen []observation) error {
-	if err := c.commit(st, seen, ownCounts{}, nil); err != nil {
+	if err := c.commit(st, seen, ownCounts{}); err != nil {
 		return err
 	}
 	// Rendering is not free: a long backfill shows itself once a second.
@@ -241,9 +241,13 @@ func (c *Collector) flush(st *state, seen []observation) error {
 	return nil
 }
 
-// commit stores what was read, and makes it what is shown. beside, if not nil,
-// books what was read beside the runs.
-func (c *Collector) commit(st *state, seen []observation, own ownCounts, beside func(*booking) error) error {
+// commit stores what was read, and makes it what is shown.
+func (c *Collector) commit(st *state, seen []observation, own ownCounts) error {
+	return c.commitWith(st, seen, own, nil)
+}
+
+// commitWith also stores what beside books, which may be nil.
+func (c *Collector) commitWith(st *state, seen []observation, own ownCounts, beside func(*booking) error) error {
 	var throttled time.Duration
 	if c.cfg.Budget != nil {
 		throttled = c.cfg.Budget.Throttled()

@@ -2,7 +2,6 @@ package collector
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -68,12 +67,12 @@ func (b *booking) credits(answer *edges.Consumption) error {
 			c.Actions[b.dicts[labelAction].id(a.Action)] += a.Used
 		}
 	}
-	body, err := json.Marshal(c)
+	stored, err := sealJSON(c)
 	if err != nil {
 		return fmt.Errorf("credits: %w", err)
 	}
 	b.after = append(b.after, func() { b.ledger.credits = c })
-	return b.tx.Bucket(bucketMeta).Put(metaCredits, seal(body))
+	return b.tx.Bucket(bucketMeta).Put(metaCredits, stored)
 }
 
 func loadCredits(tx *bbolt.Tx) (*credits, error) {
@@ -81,12 +80,8 @@ func loadCredits(tx *bbolt.Tx) (*credits, error) {
 	if stored == nil {
 		return nil, nil //nolint:nilnil // none was read yet, which is no error
 	}
-	body, err := unseal(stored)
-	if err != nil {
-		return nil, err
-	}
 	c := &credits{}
-	return c, json.Unmarshal(body, c)
+	return c, unsealJSON(stored, c)
 }
 
 func (r *renderer) credits(f *family) []*dto.Metric {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -214,11 +213,11 @@ func (b *booking) saveSchedules(shown []schedule) error {
 		return fmt.Errorf("schedules: %w", err)
 	}
 	for i := range shown {
-		body, err := json.Marshal(&shown[i])
+		stored, err := sealJSON(&shown[i])
 		if err != nil {
 			return fmt.Errorf("schedule %s: %w", shown[i].UID, err)
 		}
-		if err := bucket.Put([]byte(shown[i].UID), seal(body)); err != nil {
+		if err := bucket.Put([]byte(shown[i].UID), stored); err != nil {
 			return fmt.Errorf("schedule %s: %w", shown[i].UID, err)
 		}
 	}
@@ -228,12 +227,8 @@ func (b *booking) saveSchedules(shown []schedule) error {
 func loadSchedules(tx *bbolt.Tx) ([]schedule, error) {
 	var out []schedule
 	err := tx.Bucket(bucketSchedules).ForEach(func(_, v []byte) error {
-		body, err := unseal(v)
-		if err != nil {
-			return err
-		}
 		var s schedule
-		if err := json.Unmarshal(body, &s); err != nil {
+		if err := unsealJSON(v, &s); err != nil {
 			return err
 		}
 		out = append(out, s)
