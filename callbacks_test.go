@@ -54,11 +54,7 @@ func TestCallbacksExactOverCrashes(t *testing.T) {
 	}
 	deliver(45)
 	w.before = w.Truth()
-	exporter := func() *process {
-		// Others look too: the hold is longer than the time between two of the
-		// watcher's looks, however busy the machine is.
-		return w.exporter(t, "--metrics.zero-hold=2s", "--log.level=info")
-	}
+	exporter := func() *process { return w.exporter(t, "--log.level=warn") }
 	p := exporter()
 	o, stop := w.watch(t.Context())
 	w.await(t, "edges_callbacks_pending{}", func(v float64) bool { return v == 45 })

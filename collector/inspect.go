@@ -77,7 +77,7 @@ func (s *store) held() (held bool) {
 func (s *store) readAll(ctx context.Context, tx *bbolt.Tx) (runs int64, err error) {
 	err = tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 		sealed := false
-		for _, with := range [][]byte{bucketMeta, bucketLabels, bucketSeries, bucketRuns} {
+		for _, with := range [][]byte{bucketMeta, bucketLabels, bucketSeries, bucketRuns, bucketSchedules, bucketScheduleRuns, bucketDeliveries} {
 			sealed = sealed || string(with) == string(name)
 		}
 		return b.ForEach(func(k, v []byte) error {
