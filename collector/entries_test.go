@@ -492,3 +492,17 @@ func TestMissedWhileDown(t *testing.T) {
 	r.look().want(t, samples{entriesInto + "FAILED}": 1, entriesInto + "SUCCEEDED}": 300, createdOnes: 300, timeSum + "SUCCEEDED}": 300})
 	r.exact()
 }
+
+// T0 itself belongs to the baseline; the next millisecond does not.
+func TestBorderOfTheBaseline(t *testing.T) {
+	for offset, counted := range map[time.Duration]float64{-time.Millisecond: 0, 0: 0, time.Millisecond: 1} {
+		t.Run(offset.String(), func(t *testing.T) {
+			r := newRig(t)
+			at := start.Add(offset)
+			r.srv.put(row{uid: uid(1), action: "act", mode: "ASYNC", status: "FAILED", created: at, started: at, finished: at, updated: at})
+			present(t, r.look(), samples{
+				entriesInto + "FAILED}": counted, createdOnes: counted, timeCount + "FAILED}": counted, queueCount: counted, runsIn + "FAILED}": 1,
+			})
+		})
+	}
+}
