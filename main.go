@@ -140,6 +140,8 @@ type options struct {
 	zeroHold                model.Duration
 	maxActions, problemRuns int
 	native                  bool
+	schedules, callbacks    bool
+	credits                 bool
 	listen                  []string
 	webConfig, metricsPath  string
 	pprof                   bool
@@ -217,6 +219,9 @@ func flags(stdout, stderr io.Writer) (*kingpin.Application, *options) {
 	app.Flag("metrics.max-actions", "Most values of the action label; what comes beyond is \"other\".").Default("500").IntVar(&o.maxActions)
 	app.Flag("metrics.problem-runs", "Most series of edges_run_problem_timestamp_seconds.").Default("20").IntVar(&o.problemRuns)
 	app.Flag("metrics.native-histograms", "Add native histograms to the classic ones, for scrapes in the protobuf format.").Default("true").BoolVar(&o.native)
+	app.Flag("collector.schedules", "Read the schedules too, once a minute.").Default("true").BoolVar(&o.schedules)
+	app.Flag("collector.callbacks", "Follow the callbacks too, twice a minute.").Default("true").BoolVar(&o.callbacks)
+	app.Flag("collector.credits", "Read the credits too, once in five minutes.").Default("true").BoolVar(&o.credits)
 	app.Flag("web.listen-address", "Address to listen on; may be repeated.").Default(":10253").StringsVar(&o.listen)
 	app.Flag("web.config.file", "Configuration file for TLS and basic auth, see the exporter-toolkit's documentation.").StringVar(&o.webConfig)
 	app.Flag("web.telemetry-path", "Path of the metrics.").Default("/metrics").StringVar(&o.metricsPath)
@@ -434,7 +439,7 @@ func (o *options) checkOptions(budget *edges.Budget) command.CheckOptions {
 	}
 	var uses []command.Use
 	for _, need := range collector.Needs(collector.Config{
-		PollInterval: time.Duration(o.interval),
+		PollInterval: time.Duration(o.interval), Schedules: o.schedules, Callbacks: o.callbacks, Credits: o.credits,
 	}) {
 		uses = append(uses, command.Use(need))
 	}
@@ -533,7 +538,7 @@ func (o *options) export(ctx context.Context, key func() (string, error), log *s
 		PollInterval: time.Duration(o.interval), PollOverlap: time.Duration(o.overlap),
 		AuditInterval: time.Duration(o.auditInterval), Retention: time.Duration(o.retention),
 		ZeroHold: time.Duration(o.zeroHold), MaxActions: o.maxActions, ProblemRuns: o.problemRuns,
-		NativeHistograms: o.native, Logger: log,
+		NativeHistograms: o.native, Schedules: o.schedules, Callbacks: o.callbacks, Credits: o.credits, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -213,6 +213,7 @@ func TestReadmeMentions(t *testing.T) {
 	known := map[string]bool{"--help": true, "--version": true, "--build": true, "--enable-feature": true, "--completion-script-bash": true, "edges_exporter_build_info": true}
 	for _, f := range commandLine(t).Flags {
 		known["--"+f.Name] = true
+		known["--no-"+f.Name] = f.IsBoolFlag()
 	}
 	for _, c := range commandLine(t).FlattenedCommands() {
 		for _, f := range c.Flags {

@@ -19,7 +19,7 @@ type booking struct {
 
 	tx                                      *bbolt.Tx
 	runs, open, audit, postponed, problemed *bbolt.Bucket
-	undated, skips                          *bbolt.Bucket
+	undated, skips, scheduleRuns            *bbolt.Bucket
 
 	// t0 is the API's clock at the first good answer, complete is set when no
 	// run from before it is left to be read.
@@ -39,6 +39,8 @@ type booking struct {
 	problemsChanged bool
 	// logs are written after the commit.
 	logs []func(*slog.Logger)
+	// after is done after the commit: what is shown besides the series.
+	after []func()
 }
 
 func (b *booking) begin(tx *bbolt.Tx) {
@@ -53,6 +55,7 @@ func (b *booking) begin(tx *bbolt.Tx) {
 	b.problemed = tx.Bucket(bucketProblems)
 	b.undated = tx.Bucket(bucketUndated)
 	b.skips = tx.Bucket(bucketSkipped)
+	b.scheduleRuns = tx.Bucket(bucketScheduleRuns)
 	first, _ := b.undated.Cursor().First()
 	b.anyUndated = first != nil
 	b.workspaceUID = b.ledger.workspaceUID
@@ -184,27 +187,35 @@ func (b *booking) skip(row *edges.Run) error {
 	if row.UID == "" {
 		fmt.Fprintf(id, "%d|%d|%d", row.ID, nanos(row.CreatedAt), nanos(row.UpdatedAt))
 	}
-	key := id.Sum(nil)
-	if b.skips.Get(key) != nil {
-		return nil
+	isNew, err := b.skipsFirst(id.Sum(nil))
+	if err != nil || !isNew {
+		return err
 	}
-	if b.skippedNow >= maxSkipped {
-		if err := b.tx.DeleteBucket(bucketSkipped); err != nil {
-			return err
-		}
-		fresh, err := b.tx.CreateBucket(bucketSkipped)
-		if err != nil {
-			return err
-		}
-		b.skips, b.skippedNow = fresh, 0
-	}
-	b.skippedNow++
 	b.add(b.named(famSkipped, string(row.Defect)), 1, nil)
 	uid, number, reason := cleanLabel(row.UID), row.ID, row.Defect
 	b.logs = append(b.logs, func(log *slog.Logger) {
 		log.Warn("run not understood, skipped", "run_uid", uid, "run_id", number, "reason", reason)
 	})
-	return b.skips.Put(key, []byte{})
+	return nil
+}
+
+// skipsFirst notes a bad row, and reports whether it was not noted before.
+func (b *booking) skipsFirst(key []byte) (bool, error) {
+	if b.skips.Get(key) != nil {
+		return false, nil
+	}
+	if b.skippedNow >= maxSkipped {
+		if err := b.tx.DeleteBucket(bucketSkipped); err != nil {
+			return false, err
+		}
+		fresh, err := b.tx.CreateBucket(bucketSkipped)
+		if err != nil {
+			return false, err
+		}
+		b.skips, b.skippedNow = fresh, 0
+	}
+	b.skippedNow++
+	return true, b.skips.Put(key, []byte{})
 }
 
 // run books one row and reports whether it changed the ledger.
@@ -335,6 +346,9 @@ func (b *booking) first(key []byte, row *edges.Run) error {
 		b.moves(moved{answer: b.answer, to: r.updated})
 	}
 	b.add(keyOf(famLedgerRuns), 1, nil)
+	if err := b.noteScheduled(row); err != nil {
+		return err
+	}
 	return b.put(key, &r)
 }
 
@@ -394,9 +408,11 @@ func entered(status edges.Status, old, r *record) bool {
 func (b *booking) enter(row *edges.Run, r *record) {
 	if !row.Status.Problem() {
 		b.add(keyOf(famTransitions, r.action, r.mode, r.status), 1, nil)
+		b.enterScheduled(row, r, nil)
 		return
 	}
 	mark := exemplar(row.UID, 1, r.entered)
+	b.enterScheduled(row, r, mark)
 	b.add(keyOf(famTransitions, r.action, r.mode, r.status), 1, mark)
 	b.add(keyOf(famErrors, r.action, r.mode, r.status, r.err), 1, mark)
 	if row.Status == edges.StatusPartialSucceeded {

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"hash/crc32"
 )
@@ -28,6 +29,21 @@ func unseal(b []byte) ([]byte, error) {
 		return nil, errChecksum
 	}
 	return body, nil
+}
+
+// sealJSON writes what is stored whole and seldom, under Go's own names.
+func sealJSON(v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	return seal(body), err
+}
+
+// unsealJSON reads what sealJSON wrote.
+func unsealJSON(b []byte, to any) error {
+	body, err := unseal(b)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, to)
 }
 
 // sealCount is a number with its checksum.

@@ -18,7 +18,8 @@ import (
 	"github.com/edges-exporter/edges_exporter/edges"
 )
 
-// Config is what a Collector needs; every field but Budget is required.
+// Config is what a Collector needs; every field but Budget and the switches is
+// required.
 type Config struct {
 	// Client reads the API; the collector listens to its attempts.
 	Client *edges.Client
@@ -44,7 +45,9 @@ type Config struct {
 	ProblemRuns int
 	// NativeHistograms adds native buckets to the protobuf format.
 	NativeHistograms bool
-	Logger           *slog.Logger
+	// Schedules, Callbacks and Credits switch on what is read beside the runs.
+	Schedules, Callbacks, Credits bool
+	Logger                        *slog.Logger
 }
 
 // Collector follows one workspace. Poll and Run must not be called at the same
@@ -55,6 +58,10 @@ type Collector struct {
 	ledger   *ledger
 	follower *follower
 	recorder *recorder
+	// beside are the collectors of what is not in the list of runs.
+	beside []*sideline
+	// desk is where one of them works just now.
+	desk atomic.Pointer[desk]
 	// throttled is how much of the budget's waiting time is committed.
 	throttled time.Duration
 
@@ -113,19 +120,27 @@ func New(cfg Config) (*Collector, error) {
 	if cfg.Budget != nil {
 		c.throttled = cfg.Budget.Throttled()
 	}
-	cfg.Client.OnAttempt(c.recorder.attempt)
+	cfg.Client.OnAttempt(c.attempted)
 	c.follower = &follower{
-		client:    cfg.Client,
+		client: cfg.Client,
+		read: func(ctx context.Context, limit, offset int) (edges.Page, error) {
+			return cfg.Client.ListRuns(ctx, edges.RunsQuery{Limit: limit, Offset: offset, Sort: sortNewestFirst})
+		},
+		beside:    c.pollBeside,
 		budget:    cfg.Budget,
 		interval:  cfg.PollInterval,
 		overlap:   cfg.PollOverlap,
 		retention: cfg.Retention,
 		reserve:   reserve(cfg.Budget, cfg.PollInterval),
 		limit:     pageLimit,
+		most:      pageLimit,
 		book: &book{
 			flush: c.flush, unconfirmed: l.unconfirmed,
 			runs: func() int64 { return l.value(keyOf(famLedgerRuns)) },
 		},
+	}
+	if c.beside, err = newBeside(&cfg, s); err != nil {
+		return nil, errors.Join(err, s.close())
 	}
 	c.publish()
 	return c, nil
@@ -228,13 +243,18 @@ func (c *Collector) flush(st *state, seen []observation) error {
 
 // commit stores what was read, and makes it what is shown.
 func (c *Collector) commit(st *state, seen []observation, own ownCounts) error {
+	return c.commitWith(st, seen, own, nil)
+}
+
+// commitWith also stores what beside books, which may be nil.
+func (c *Collector) commitWith(st *state, seen []observation, own ownCounts, beside func(*booking) error) error {
 	var throttled time.Duration
 	if c.cfg.Budget != nil {
 		throttled = c.cfg.Budget.Throttled()
 		own.throttled = throttled - c.throttled
 	}
 	own.attempts = c.recorder.take()
-	if err := c.ledger.commit(st, seen, own, c.exposition.seenAt, st.moved); err != nil {
+	if err := c.ledger.commit(st, seen, own, beside, c.exposition.seenAt, st.moved); err != nil {
 		c.recorder.giveBack(own.attempts)
 		return err
 	}

@@ -38,7 +38,12 @@ const (
 // scene is a small workspace in which something of everything has happened.
 func scene(t *testing.T, changes ...func(*Config)) *rig {
 	t.Helper()
-	r := newRig(t, changes...)
+	r, e := besideRig(t, changes...)
+	e.schedules = []edges.Schedule{
+		{UID: uid(9), Name: "every \"hour\"", ActionName: "visit", Status: edges.ScheduleActive, NextExecutionAt: start.Add(time.Hour), CreatedAt: start},
+		{UID: uid(10), ActionName: "extract", Status: edges.SchedulePaused, LastExecutedAt: start.Add(-time.Hour), CreatedAt: start},
+	}
+	e.callbacks = []edges.Callback{callback(1, edges.CallbackPending, 0, start.Add(-time.Minute)), callback(2, edges.CallbackSuccess, 200, start.Add(-time.Second))}
 	r.srv.put(
 		row{uid: uid(1), action: "extract", mode: "ASYNC", status: "RUNNING", created: start.Add(-2 * time.Hour), started: start.Add(-time.Hour), updated: start.Add(-time.Hour)},
 		row{uid: uid(2), action: "extract", mode: "LIVE", status: "SUCCEEDED", created: start.Add(-2 * time.Hour), started: start.Add(-2 * time.Hour), finished: start.Add(-time.Hour), updated: start.Add(-time.Hour)},
@@ -51,12 +56,14 @@ func scene(t *testing.T, changes ...func(*Config)) *rig {
 		row{uid: uid(5), action: "extract", mode: "ASYNC", status: "BLOCKED", errLabel: "LIMIT_REACHED", created: at.Add(-3 * time.Second), started: at.Add(-2 * time.Second), updated: at, postponed: at.Add(time.Hour)},
 		row{uid: uid(6), status: "CREATED", created: at, updated: at},
 	)
+	e.do(func() { e.callbacks = append(e.callbacks, callback(3, edges.CallbackFailed, 404, at)) })
+	r.due()
 	r.look()
 	return r
 }
 
 // clocked are numbers that depend on the exporter's own clock.
-var clocked = regexp.MustCompile(`(?m)^(edges_poll_duration_seconds|edges_api_request_duration_seconds|edges_poll_last_success|edges_ledger_size|edges_api_throttled)(\S*) \S+.*$`)
+var clocked = regexp.MustCompile(`(?m)^(edges_poll_duration_seconds|edges_api_request_duration_seconds|edges_poll_last_success|edges_ledger_size|edges_api_throttled|edges_collector_last_success)(\S*) \S+.*$`)
 
 // The whole page, letter by letter.
 func TestExpositionGolden(t *testing.T) {

@@ -50,6 +50,24 @@ const (
 	famRequestSeconds familyID = 23
 	famBudget         familyID = 24
 	famThrottled      familyID = 25
+
+	famSchedules            familyID = 26
+	famScheduleNext         familyID = 27
+	famScheduleLast         familyID = 28
+	famScheduleRuns         familyID = 29
+	famCallbacks            familyID = 30
+	famCallbacksPending     familyID = 31
+	famCallbackOldest       familyID = 32
+	famCallbackRetries      familyID = 33
+	famCreditsLeft          familyID = 34
+	famCreditsUsed          familyID = 35
+	famCreditsLimit         familyID = 36
+	famCreditsStart         familyID = 37
+	famCreditsEnd           familyID = 38
+	famCreditsActionUsed    familyID = 39
+	famCollectorUp          familyID = 40
+	famCollectorLastSuccess familyID = 41
+	famCollectorSkipped     familyID = 42
 )
 
 // family describes one metric: what stands in its HELP and TYPE lines, where
@@ -95,6 +113,23 @@ var families = []family{
 	{famDuration, "edges_run_duration_seconds", "Time from start to end of runs that ended.", histogramKind, []label{labelAction, labelMode, labelStatus}, seconds, runBuckets},
 	{famQueue, "edges_run_queue_duration_seconds", "Time from the making of a run to its first start.", histogramKind, []label{labelAction, labelMode}, seconds, queueBuckets},
 	{famProblem, "edges_run_problem_timestamp_seconds", "When the latest problem runs entered FAILED, BLOCKED, INVALID or PARTIAL_SUCCEEDED.", gauge, []label{labelRunUID, labelAction, labelMode, labelStatus, labelError}, seconds, nil},
+	{famSchedules, "edges_schedules", "Schedules now in this status.", gauge, []label{labelAction, labelScheduleStatus}, unit, nil},
+	{famScheduleNext, "edges_schedule_next_run_timestamp_seconds", "When an ACTIVE schedule is due next. At most 200 schedules, the soonest.", gauge, []label{labelSchedule, labelName, labelAction}, seconds, nil},
+	{famScheduleLast, "edges_schedule_last_run_timestamp_seconds", "When an ACTIVE or PAUSED schedule ran last, or its latest run was made where the API does not tell. The same schedules.", gauge, []label{labelSchedule, labelName, labelAction}, seconds, nil},
+	{famScheduleRuns, "edges_schedule_runs_total", "Times a run that a schedule started entered this status.", counter, []label{labelSchedule, labelStatus}, unit, nil},
+	{famCallbacks, "edges_callbacks_total", "Callbacks that ended, by the HTTP status code that the webhook answered, none when it did not.", counter, []label{labelCallbackStatus, labelCallbackCode}, unit, nil},
+	{famCallbacksPending, "edges_callbacks_pending", "Callbacks that have not ended.", gauge, nil, unit, nil},
+	{famCallbackOldest, "edges_callback_oldest_pending_timestamp_seconds", "When the oldest callback that has not ended was made. Only while there is one.", gauge, nil, seconds, nil},
+	{famCallbackRetries, "edges_callback_retries_total", "Times a callback was tried again.", counter, nil, unit, nil},
+	{famCreditsLeft, "edges_credits_left", "Credits left in the current period.", gauge, nil, unit, nil},
+	{famCreditsUsed, "edges_credits_used", "Credits used in the current period.", gauge, nil, unit, nil},
+	{famCreditsLimit, "edges_credits_limit", "Credits of a period.", gauge, nil, unit, nil},
+	{famCreditsStart, "edges_credits_period_start_timestamp_seconds", "When the current period began.", gauge, nil, seconds, nil},
+	{famCreditsEnd, "edges_credits_period_end_timestamp_seconds", "When the current period ends.", gauge, nil, seconds, nil},
+	{famCreditsActionUsed, "edges_credits_action_used", "Credits that an action has used in the current period.", gauge, []label{labelAction}, unit, nil},
+	{famCollectorUp, "edges_collector_up", "1 if what this collector reads beside the runs could be read last time.", gauge, []label{labelCollector}, unit, nil},
+	{famCollectorLastSuccess, "edges_collector_last_success_timestamp_seconds", "When this collector last succeeded, by the exporter's clock.", gauge, []label{labelCollector}, seconds, nil},
+	{famCollectorSkipped, "edges_collector_skipped_rows_total", "Rows beside the runs that could not be understood and are in no other number, by reason.", counter, []label{labelCollector, labelReason}, unit, nil},
 	{famUp, "edges_up", "1 if the last poll of the Edges API succeeded.", gauge, nil, unit, nil},
 	{famLastSuccess, "edges_poll_last_success_timestamp_seconds", "When a poll last succeeded, by the exporter's clock.", gauge, nil, seconds, nil},
 	{famPolls, "edges_polls_total", "Polls of the Edges API by result.", counter, []label{labelResult}, unit, nil},

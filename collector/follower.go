@@ -27,7 +27,9 @@ var sortNewestFirst = []string{"-updated_at", "-created_at"}
 // follower reads the list of runs: what is new in front of it at every poll,
 // and then what is still unread, youngest first, as far as the budget allows.
 type follower struct {
-	client   *edges.Client
+	client *edges.Client
+	// read asks for one part of the list, newest first.
+	read     func(ctx context.Context, limit, offset int) (edges.Page, error)
 	budget   *edges.Budget
 	interval time.Duration
 	overlap  time.Duration
@@ -35,9 +37,13 @@ type follower struct {
 	retention time.Duration
 	// reserve is how many requests of the budget are kept for coming polls.
 	reserve int
-	// limit is the page size; an answer over the bound makes it smaller for a
-	// while.
-	limit int
+	// may, if set, decides about a further request in the budget's place.
+	may func() bool
+	// beside, if set, reads what is not in the list, before the backfill.
+	beside func(ctx context.Context, until time.Time) error
+	// limit is the page size, most at best; an answer over the bound makes it
+	// smaller for a while.
+	limit, most int
 	// tooLarge counts the rows that were skipped since the last good answer.
 	tooLarge int
 	// answers counts the answers since the start.
@@ -107,6 +113,11 @@ func (f *follower) poll(ctx context.Context) error {
 	err := f.audit(ctx, until)
 	if f.book.failed || ctx.Err() != nil {
 		return err
+	}
+	if f.beside != nil {
+		if besideErr := f.beside(ctx, until); besideErr != nil {
+			return errors.Join(err, besideErr)
+		}
 	}
 	// The old pages do not wait for an audit that is answered badly.
 	return errors.Join(err, f.fill(ctx, until, true))
@@ -265,6 +276,9 @@ func (f *follower) audit(ctx context.Context, until time.Time) error {
 // spare reports whether the budget allows a request beyond those that coming
 // polls will need.
 func (f *follower) spare() bool {
+	if f.may != nil {
+		return f.may()
+	}
 	return f.budget == nil || f.budget.Free() > f.reserve
 }
 
@@ -275,10 +289,10 @@ func (f *follower) list(ctx context.Context, offset int) (rows []edges.Run, limi
 	for {
 		limit = f.limit
 		f.answers++
-		answer, err := f.client.ListRuns(ctx, edges.RunsQuery{Limit: limit, Offset: offset, Sort: sortNewestFirst})
+		answer, err := f.read(ctx, limit, offset)
 		switch {
 		case err == nil:
-			f.limit, f.tooLarge = min(pageLimit, 2*limit), 0
+			f.limit, f.tooLarge = min(f.most, 2*limit), 0
 			return answer.Runs, limit, f.clock(answer.Date), nil
 		case !errors.Is(err, edges.ErrTooLarge):
 			return nil, 0, 0, err

@@ -77,7 +77,7 @@ func (s *store) held() (held bool) {
 func (s *store) readAll(ctx context.Context, tx *bbolt.Tx) (runs int64, err error) {
 	err = tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 		sealed := false
-		for _, with := range [][]byte{bucketMeta, bucketLabels, bucketSeries, bucketRuns} {
+		for _, with := range [][]byte{bucketMeta, bucketLabels, bucketSeries, bucketRuns, bucketSchedules, bucketScheduleRuns, bucketDeliveries} {
 			sealed = sealed || string(with) == string(name)
 		}
 		return b.ForEach(func(k, v []byte) error {
@@ -105,14 +105,25 @@ func (s *store) readAll(ctx context.Context, tx *bbolt.Tx) (runs int64, err erro
 
 // Need is what one part of an exporter asks of the API.
 type Need struct {
-	// What is read: "runs".
+	// What is read: "runs", "schedules", "callbacks" or "credits".
 	What string
 	// PerMinute is how many requests a minute that takes while all is quiet.
 	PerMinute float64
 }
 
 // Needs returns what a configuration asks of the API while all is quiet. Of
-// cfg, the poll interval counts.
+// cfg, the poll interval and the switches of the collectors count.
 func Needs(cfg Config) []Need {
-	return []Need{{"runs", float64(time.Minute) / float64(cfg.PollInterval)}}
+	perMinute := func(every time.Duration) float64 { return float64(time.Minute) / float64(every) }
+	all := []Need{{"runs", perMinute(cfg.PollInterval)}}
+	if cfg.Schedules {
+		all = append(all, Need{collectorSchedules, perMinute(schedulesPace(cfg.PollInterval))})
+	}
+	if cfg.Callbacks {
+		all = append(all, Need{collectorCallbacks, perMinute(callbacksPace(cfg.PollInterval))})
+	}
+	if cfg.Credits {
+		all = append(all, Need{collectorCredits, perMinute(creditsPace(cfg.PollInterval))})
+	}
+	return all
 }

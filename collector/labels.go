@@ -21,9 +21,16 @@ const (
 	labelEndpoint label = 7
 	labelCode     label = 8
 
+	labelSchedule       label = 9
+	labelCollector      label = 10
+	labelScheduleStatus label = 11
+	labelCallbackStatus label = 12
+	labelCallbackCode   label = 13
+
 	// Labels without a dictionary: their values are not kept by number.
 	labelWorkspace label = 20
 	labelRunUID    label = 21
+	labelName      label = 22
 )
 
 func (l label) name() string {
@@ -32,7 +39,7 @@ func (l label) name() string {
 		return "action"
 	case labelMode:
 		return "mode"
-	case labelStatus:
+	case labelStatus, labelScheduleStatus, labelCallbackStatus:
 		return "status"
 	case labelError:
 		return "error"
@@ -42,8 +49,14 @@ func (l label) name() string {
 		return "reason"
 	case labelEndpoint:
 		return "endpoint"
-	case labelCode:
+	case labelCode, labelCallbackCode:
 		return "code"
+	case labelSchedule:
+		return "schedule"
+	case labelCollector:
+		return "collector"
+	case labelName:
+		return "name"
 	case labelWorkspace:
 		return "workspace"
 	case labelRunUID:
@@ -65,6 +78,8 @@ const (
 	maxErrors     = 100
 	maxLabelBytes = 128
 	maxSelfValues = 64
+	maxSchedules  = 200
+	maxCodes      = 100
 
 	modeSchedule = "SCHEDULE"
 )
@@ -153,6 +168,12 @@ func newDictionaries(maxActions int) dictionaries {
 		labelReason:   newDictionary(labelReason, "unknown", maxSelfValues),
 		labelEndpoint: newDictionary(labelEndpoint, "unknown", maxSelfValues),
 		labelCode:     newDictionary(labelCode, "unknown", maxSelfValues),
+
+		labelSchedule:       newDictionary(labelSchedule, "unknown", maxSchedules+2),
+		labelCollector:      newDictionary(labelCollector, "unknown", maxSelfValues),
+		labelScheduleStatus: newDictionary(labelScheduleStatus, "unknown", maxStatuses),
+		labelCallbackStatus: newDictionary(labelCallbackStatus, "unknown", maxStatuses),
+		labelCallbackCode:   newDictionary(labelCallbackCode, "none", maxCodes+2),
 	}
 }
 

@@ -36,6 +36,19 @@ type ledger struct {
 	skipped int
 	// bytes is the size of the store's file.
 	bytes int64
+	// schedules are the schedules that are shown.
+	schedules []schedule
+	// scheduled is set if runs are counted by schedule too; lastRuns is when
+	// the latest run of each schedule that is shown was made, keptLastRuns of
+	// how many schedules that is known.
+	scheduled    bool
+	lastRuns     map[string]int64
+	keptLastRuns int
+	// credits is the latest consumption; nil before the first.
+	credits *credits
+	// oldestDelivery is when the oldest callback that has not ended was made, 0
+	// if there is none.
+	oldestDelivery int64
 	// complete is set once no run from before T0 was left to be read at the
 	// last commit: an answer that ends the backfill is still a part of it.
 	complete bool
@@ -88,6 +101,7 @@ func openLedger(s *store, cfg *Config) (*ledger, state, error) {
 		problemRuns:   cfg.ProblemRuns,
 		logger:        cfg.Logger,
 		oldest:        map[seriesKey]int64{},
+		scheduled:     cfg.Schedules,
 	}
 	var st state
 	err := s.view(func(tx *bbolt.Tx) error {
@@ -115,8 +129,10 @@ func openLedger(s *store, cfg *Config) (*ledger, state, error) {
 				l.setOldest(k, oldestOpen(tx, k))
 			}
 		}
-		l.problems, err = l.latestProblems(tx)
-		return err
+		if l.problems, err = l.latestProblems(tx); err != nil {
+			return err
+		}
+		return l.loadBeside(tx)
 	})
 	return l, st, err
 }
@@ -184,9 +200,10 @@ func (l *ledger) loadSeries(tx *bbolt.Tx) error {
 
 // commit takes observations and the exporter's own counts into the ledger in
 // one transaction, together with the follower's state, and then into what is
-// shown. If it fails, nothing has changed. moves is told of every run whose
+// shown. If it fails, nothing has changed. beside, if not nil, books what was
+// read beside the runs. moves is told of every run whose
 // place in the list is new, before the state is written.
-func (l *ledger) commit(st *state, seen []observation, own ownCounts, seenAt func(uint64) int64, moves func(moved)) error {
+func (l *ledger) commit(st *state, seen []observation, own ownCounts, beside func(*booking) error, seenAt func(uint64) int64, moves func(moved)) error {
 	ch := l.change(time.Now().UnixMilli())
 	b := &booking{changes: ch, ledger: l, t0: st.T0, complete: l.complete, settled: st.settledBefore, moves: moves, opened: map[seriesKey]struct{}{}}
 	var oldest map[seriesKey]int64
@@ -211,6 +228,11 @@ func (l *ledger) commit(st *state, seen []observation, own ownCounts, seenAt fun
 				return err
 			}
 			if err := b.unpostpone(st.Clock); err != nil {
+				return err
+			}
+		}
+		if beside != nil {
+			if err := beside(b); err != nil {
 				return err
 			}
 		}
@@ -246,6 +268,9 @@ func (l *ledger) commit(st *state, seen []observation, own ownCounts, seenAt fun
 		l.problems = problems
 	}
 	l.workspaceUID, l.skipped, l.bytes, l.complete = b.workspaceUID, b.skippedNow, bytes, st.complete()
+	for _, apply := range b.after {
+		apply()
+	}
 	for _, log := range b.logs {
 		log(l.logger)
 	}

@@ -73,6 +73,9 @@ func (k kind) dto() dto.MetricType {
 
 // metrics are the samples of one family.
 func (r *renderer) metrics(f *family) []*dto.Metric {
+	if metrics, ok := r.besideMetrics(f); ok {
+		return metrics
+	}
 	switch f.id {
 	case famOldest:
 		return r.oldest(f)

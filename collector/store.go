@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"time"
 
@@ -41,10 +42,23 @@ var (
 	// bucketSkipped: reason and run → nothing; the bad rows already counted.
 	bucketSkipped = []byte("skipped")
 
+	// bucketSchedules: uid of a schedule → schedule; those that are shown.
+	bucketSchedules = []byte("schedules")
+	// bucketScheduleRuns: uid of a schedule → when its latest run was made.
+	bucketScheduleRuns = []byte("schedule_runs")
+	// bucketDeliveries: key → delivery; the callbacks that have not ended.
+	bucketDeliveries = []byte("callbacks")
+	// bucketDelivered: key → nothing; the callbacks that have ended, as long as
+	// the list may still show them as new.
+	bucketDelivered = []byte("callbacks_ended")
+
 	buckets = [][]byte{
 		bucketMeta, bucketLabels, bucketSeries, bucketRuns, bucketOpen,
 		bucketAudit, bucketPostponed, bucketProblems, bucketUndated, bucketSkipped,
 	}
+	// bucketsBeside are for what lies beside the runs. A store may have none of
+	// them: there are such that were made without.
+	bucketsBeside = [][]byte{bucketSchedules, bucketScheduleRuns, bucketDeliveries, bucketDelivered}
 )
 
 var (
@@ -52,6 +66,8 @@ var (
 	metaWorkspace    = []byte("workspace")
 	metaWorkspaceUID = []byte("workspace_uid")
 	metaState        = []byte("state")
+	metaCallbacks    = []byte("callbacks")
+	metaCredits      = []byte("credits")
 	// metaSeries is the number of series.
 	metaSeries = []byte("series")
 )
@@ -108,10 +124,50 @@ func openStore(path, workspace string) (*store, error) {
 			return nil, err
 		}
 	}
-	return s, s.guard("open", func() error {
-		s.db, err = s.bolt(path, false)
-		return err
+	err = s.guard("open", func() error {
+		if s.db, err = s.bolt(path, false); err != nil {
+			return err
+		}
+		return s.addBuckets()
 	})
+	if err != nil && s.db != nil {
+		err = errors.Join(err, s.db.Close())
+	}
+	return s, err
+}
+
+// addBuckets makes the buckets that a store may lack.
+func (s *store) addBuckets() error {
+	missing, err := s.lacks()
+	if err != nil || !missing {
+		return err
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range bucketsBeside {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return fmt.Errorf("add %s to store: %w", name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// lacks reports whether the store was made without the buckets for what lies
+// beside the runs.
+func (s *store) lacks() (bool, error) {
+	missing := 0
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		for _, name := range bucketsBeside {
+			if tx.Bucket(name) == nil {
+				missing++
+			}
+		}
+		return nil
+	})
+	if missing != 0 && missing != len(bucketsBeside) {
+		return false, s.damaged(fmt.Errorf("%d kinds of entries are missing", missing))
+	}
+	return missing != 0, err
 }
 
 func (s *store) bolt(path string, readOnly bool) (*bbolt.DB, error) {
@@ -143,7 +199,7 @@ func (s *store) create(workspace string) error {
 		return err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range buckets {
+		for _, name := range slices.Concat(buckets, bucketsBeside) {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

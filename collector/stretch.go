@@ -188,8 +188,8 @@ type page struct {
 }
 
 var (
-	errUnsorted = errors.New("the API's list of runs is not sorted by -updated_at as asked for")
-	errStalled  = errors.New("the API's list of runs makes no progress: its pages do not follow their offset")
+	errUnsorted = errors.New("the API's list is not sorted newest first as asked for")
+	errStalled  = errors.New("the API's list makes no progress: its pages do not follow their offset")
 )
 
 // survey looks at the order of a page's rows. Rows without a readable

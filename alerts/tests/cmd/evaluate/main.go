@@ -50,15 +50,18 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.IntVar(&s.days, "days", 14, "days of ordinary life")
 	flags.Uint64Var(&s.seed, "seed", 1, "seed of the workspaces")
 	flags.Float64Var(&s.perDay, "runs-per-day", 6000, "runs on an average day")
+	flags.StringVar(&s.folder, "folder", "", "where the lives are kept, so that other rules can be tried on the same ones; none are kept if empty")
 	flags.DurationVar(&s.step, "step", time.Minute, "time between two polls, and between two scrapes")
 	flags.DurationVar(&s.every, "every", time.Minute, "time between two evaluations of the rules")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if s.folder, err = os.MkdirTemp("", "edges-evaluate-"); err != nil {
-		return err
+	if s.folder == "" {
+		if s.folder, err = os.MkdirTemp("", "edges-evaluate-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(s.folder)) }()
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(s.folder)) }()
 
 	start := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC) // a Monday
 	ordinary := life{settings: s, name: "ordinary", start: start, days: s.days, bumps: bumps()}
@@ -85,12 +88,23 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 // evaluate lives, makes blocks of what the exporter exposed, and evaluates the
 // rules over them.
 func (l *life) evaluate(ctx context.Context) ([]firing, error) {
-	folder := filepath.Join(l.folder, l.name)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	folder := filepath.Join(l.folder, fmt.Sprintf("%s-%d", l.name, l.seed))
+	lived := filepath.Join(folder, "lived")
+	if _, err := os.Stat(lived); errors.Is(err, os.ErrNotExist) {
+		if err := os.RemoveAll(folder); err != nil {
+			return nil, err
+		}
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, err
+		}
+		if err := l.live(ctx, folder); err != nil {
+			return nil, fmt.Errorf("%s life: %w", l.name, err)
+		}
+		if err := os.WriteFile(lived, nil, 0o600); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
 		return nil, err
-	}
-	if err := l.live(ctx, folder); err != nil {
-		return nil, fmt.Errorf("%s life: %w", l.name, err)
 	}
 	firings, err := evaluateRules(ctx, l, filepath.Join(folder, "blocks"))
 	if err != nil {
