@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/edges-exporter/edges_exporter/edges"
@@ -35,8 +36,10 @@ type follower struct {
 	overlap  time.Duration
 	// retention is the age at which runs leave the API.
 	retention time.Duration
-	// reserve is how many requests of the budget are kept for coming polls.
+	// reserve is how many requests of the budget the polls of a minute need.
 	reserve int
+	// polled is when the polls of the past minute began, the oldest first.
+	polled []time.Time
 	// may, if set, decides about a further request in the budget's place.
 	may func() bool
 	// beside, if set, reads what is not in the list, before the backfill.
@@ -103,7 +106,9 @@ func (b *book) commit() error {
 // poll reads the front of the list, and then what is unread until the next
 // poll is due. What was read is in the book, whatever error comes back.
 func (f *follower) poll(ctx context.Context) error {
-	until := time.Now().Add(f.interval)
+	began := time.Now()
+	until := began.Add(f.interval)
+	f.polled = append(slices.DeleteFunc(f.polled, func(t time.Time) bool { return began.Sub(t) >= time.Minute }), began)
 	if err := f.front(ctx); err != nil {
 		return err
 	}
@@ -279,7 +284,20 @@ func (f *follower) spare() bool {
 	if f.may != nil {
 		return f.may()
 	}
-	return f.budget == nil || f.budget.Free() > f.reserve
+	return f.budget == nil || f.budget.Free() > f.keptBack(time.Now())
+}
+
+// keptBack is how many free requests are for the polls to come. Each poll of
+// the past minute gives its own request back in time for one of them; one more
+// is for a request that is late.
+func (f *follower) keptBack(now time.Time) int {
+	recent := 0
+	for _, t := range f.polled {
+		if now.Sub(t) < time.Minute {
+			recent++
+		}
+	}
+	return min(max(f.reserve-recent, 0)+1, f.reserve)
 }
 
 // list reads one page, and says with which limit and at which time by the
