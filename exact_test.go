@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -86,6 +87,17 @@ func (p *process) kill() {
 	}
 }
 
+// ended reports whether the process is no more.
+func (p *process) ended() bool {
+	select {
+	case err := <-p.exited:
+		p.exited <- err
+		return true
+	default:
+		return false
+	}
+}
+
 // terminate asks the process to stop, and returns its exit code.
 func (p *process) terminate(t *testing.T) int {
 	t.Helper()
@@ -107,15 +119,21 @@ func (p *process) wait(t *testing.T) int {
 	}
 }
 
-// freeAddress is an address that nobody listens on.
+// freeAddress is an address that nobody listens on. Its port is below those
+// that systems give to outgoing connections, so that none of them takes it
+// before a process does that is started, or started again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(12_000))
+		l, err := net.Listen("tcp", address)
+		if err == nil {
+			l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no address is free")
+	return ""
 }
 
 // world is a simulated workspace on a clock that stands until it is told to live, and

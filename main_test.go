@@ -32,12 +32,15 @@ import (
 	"github.com/edges-exporter/edges_exporter/edges/simulator"
 )
 
-// eventually asks until ok says yes.
+// eventually asks until ok says yes, while the process lives.
 func eventually(t *testing.T, p *process, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if ok() {
 			return
+		}
+		if p.ended() {
+			t.Fatalf("%s does not come true before the process ends; it wrote:\n%.4000s", what, p.output)
 		}
 	}
 	t.Fatalf("%s does not come true; the process wrote:\n%.4000s", what, p.output)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -522,15 +523,21 @@ func start(t *testing.T, name string, args ...string) {
 	})
 }
 
-// freeAddress is an address of this machine that nothing listens on.
+// freeAddress is an address of this machine that nothing listens on. Its port
+// is below those that systems give to outgoing connections, so that none of
+// them takes it before the program that is started does.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(12_000))
+		l, err := net.Listen("tcp", address)
+		if err == nil {
+			l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no address is free")
+	return ""
 }
 
 func replaceAll(t *testing.T, text string, with map[string]string) string {

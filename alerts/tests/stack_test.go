@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -445,19 +446,25 @@ func answers(t *testing.T, url string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// freePorts returns addresses on which nothing listens.
+// freePorts returns addresses on which nothing listens. Their ports are below
+// those that systems give to outgoing connections, so that none of them takes
+// one before the program that is started does.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 {
+		address := fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(12_000))
+		l, err := net.Listen("tcp", address)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close()
-		out = append(out, l.Addr().String())
+		if out = append(out, address); len(out) == n {
+			return out
+		}
 	}
-	return out
+	t.Fatal("no addresses are free")
+	return nil
 }
 
 // scaleRules divides every duration of the rules: intervals, for,
