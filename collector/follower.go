@@ -47,6 +47,11 @@ type follower struct {
 	// limit is the page size, most at best; an answer over the bound makes it
 	// smaller for a while.
 	limit, most int
+	// full is the size of a page that may have another one behind it: most,
+	// unless the API gives less than it is asked for. sized is set once that is
+	// known.
+	full  int
+	sized bool
 	// tooLarge counts the rows that were skipped since the last good answer.
 	tooLarge int
 	// answers counts the answers since the start.
@@ -247,7 +252,7 @@ func (f *follower) audit(ctx context.Context, until time.Time) error {
 		if err := f.book.commit(); err != nil {
 			return err
 		}
-		keys, err := f.book.unconfirmed(f.book.state.Clock, min(auditRuns, f.limit))
+		keys, err := f.book.unconfirmed(f.book.state.Clock, min(auditRuns, f.limit, f.full))
 		if err != nil || len(keys) == 0 {
 			return err
 		}
@@ -311,7 +316,11 @@ func (f *follower) list(ctx context.Context, offset int) (rows []edges.Run, limi
 		switch {
 		case err == nil:
 			f.limit, f.tooLarge = min(f.most, 2*limit), 0
-			return answer.Runs, limit, f.clock(answer.Date), nil
+			now := f.clock(answer.Date)
+			if err := f.size(ctx, limit, offset, len(answer.Runs)); err != nil {
+				return nil, 0, 0, err
+			}
+			return answer.Runs, min(limit, f.full), now, nil
 		case !errors.Is(err, edges.ErrTooLarge):
 			return nil, 0, 0, err
 		case limit == 1 && f.tooLarge < maxTooLarge:
@@ -323,6 +332,38 @@ func (f *follower) list(ctx context.Context, offset int) (rows []edges.Run, limi
 		}
 		f.limit = limit / 2
 	}
+}
+
+// fewestRows is the smallest page that an API may have for its largest: its
+// default is ten.
+const fewestRows = 10
+
+// size finds out, once, whether the API gives smaller pages than it is asked
+// for. The first page of a long list would then look like all there is, and
+// what lies behind it would be missing without a word. A page from the middle
+// of the first one tells: it is shorter where the list ends, and as long where
+// only the page did.
+func (f *follower) size(ctx context.Context, limit, offset, rows int) error {
+	if rows > min(limit, f.full) || f.full == 0 {
+		f.full = f.most
+	}
+	if f.sized || offset != 0 || limit < f.most || rows < fewestRows {
+		return nil
+	}
+	if rows < limit {
+		f.answers++
+		answer, err := f.read(ctx, limit, rows/2)
+		switch {
+		case errors.Is(err, edges.ErrTooLarge):
+			return nil
+		case err != nil:
+			return fmt.Errorf("tell a short list from a short page: %w", err)
+		case len(answer.Runs) == rows:
+			f.full = rows
+		}
+	}
+	f.sized = true
+	return nil
 }
 
 // maxTooLarge is how many rows in a row may be too large before it is the API's

@@ -365,6 +365,66 @@ func TestAnswersTooLarge(t *testing.T) {
 	}
 }
 
+// An API that gives smaller pages than it is asked for is read to its end all
+// the same, at the first start, after a downtime, and in an audit.
+func TestPagesSmallerThanAskedFor(t *testing.T) {
+	for _, most := range []int{10, 33, 99} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			r := newRig(t)
+			r.srv.most = most
+			for i := range 400 {
+				r.srv.put(past(i))
+			}
+			r.poll()
+			r.settle()
+			if n := r.look().sum("edges_runs"); n != 400 {
+				t.Fatalf("%v runs are known, want 400", n)
+			}
+			r.close()
+			now := r.srv.advance(time.Minute)
+			for i := range 250 {
+				w := fresh(1000+i, now.Add(-time.Duration(i)*time.Millisecond))
+				w.status, w.finished = "RUNNING", time.Time{}
+				r.srv.put(w)
+			}
+			r.open()
+			r.poll()
+			r.settle()
+			r.exact()
+			r.leap(20 * time.Minute)
+			got := r.exact()
+			present(t, got, samples{"edges_audit_corrections_total{reason=gone}": 0})
+			if n := got.sum("edges_runs", "status=RUNNING"); n != 250 {
+				t.Errorf("%v runs are RUNNING, want 250", n)
+			}
+		})
+	}
+}
+
+// A short list costs one request more, once; the pages stay as large as the API
+// allows.
+func TestShortList(t *testing.T) {
+	r := newRig(t)
+	for i := range 60 {
+		r.srv.put(past(i))
+	}
+	for _, want := range []int{2, 1, 1} {
+		r.poll()
+		if lists, _ := r.srv.count(); lists != want {
+			t.Errorf("a poll took %d requests, want %d", lists, want)
+		}
+	}
+	now := r.srv.advance(time.Minute)
+	for i := range 300 {
+		r.srv.put(fresh(1000+i, now.Add(-time.Duration(i)*time.Millisecond)))
+	}
+	r.poll()
+	r.exact()
+	if lists, _ := r.srv.count(); lists > 5 {
+		t.Errorf("300 new runs took %d requests", lists)
+	}
+}
+
 // A context that ends stops a poll, and the poll counts as neither.
 func TestPollIsStopped(t *testing.T) {
 	r := newRig(t)

@@ -45,7 +45,10 @@ type rig struct {
 	web *httptest.Server
 	// scraper is a client of its own, so that its connections can be closed.
 	scraper *http.Client
-	log     *lines
+	// answering are the scrapes whose handler has not returned: what a scrape
+	// saw is noted after its last byte was sent.
+	answering sync.WaitGroup
+	log       *lines
 	// pages bounds how many list requests a poll may make; 0 is no bound.
 	pages int
 	// shown is the highest value that each counter was shown with.
@@ -94,6 +97,8 @@ func newRig(t testing.TB, changes ...func(*Config)) *rig {
 	}
 	own := prometheus.NewRegistry()
 	r.web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r.answering.Add(1)
+		defer r.answering.Done()
 		r.c.Handler(own).ServeHTTP(w, q)
 	}))
 	r.open()
@@ -241,6 +246,7 @@ func (r *rig) get(method string, header ...string) (*http.Response, []byte) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.answering.Wait()
 	return resp, body
 }
 

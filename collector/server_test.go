@@ -71,6 +71,8 @@ type server struct {
 	// a server does that ignores the second sort.
 	ties                                      *rand.Rand
 	noDate, ignoreUID, ignoreOffset, unsorted bool
+	// most, if set, is the largest page, whatever is asked for.
+	most int
 	// requests counts all requests, lists those without a uid filter, audits
 	// the others.
 	requests, lists, audits int
@@ -240,6 +242,9 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) {
 	}
 	limit, offset := number(q, "limit", 10), number(q, "offset", 0)
 	s.mu.Lock()
+	if s.most > 0 {
+		limit = min(limit, s.most)
+	}
 	rows := s.sorted()
 	if s.unsorted {
 		rows = slices.Clone(rows)
