@@ -90,7 +90,11 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 func (l *life) evaluate(ctx context.Context) ([]firing, error) {
 	folder := filepath.Join(l.folder, fmt.Sprintf("%s-%d", l.name, l.seed))
 	lived := filepath.Join(folder, "lived")
-	if _, err := os.Stat(lived); errors.Is(err, os.ErrNotExist) {
+	had, err := os.ReadFile(lived)
+	switch {
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	case string(had) != l.what():
 		if err := os.RemoveAll(folder); err != nil {
 			return nil, err
 		}
@@ -100,17 +104,24 @@ func (l *life) evaluate(ctx context.Context) ([]firing, error) {
 		if err := l.live(ctx, folder); err != nil {
 			return nil, fmt.Errorf("%s life: %w", l.name, err)
 		}
-		if err := os.WriteFile(lived, nil, 0o600); err != nil {
+		if err := os.WriteFile(lived, []byte(l.what()), 0o600); err != nil {
 			return nil, err
 		}
-	} else if err != nil {
-		return nil, err
 	}
 	firings, err := evaluateRules(ctx, l, filepath.Join(folder, "blocks"))
 	if err != nil {
 		return nil, fmt.Errorf("%s life: evaluate the rules: %w", l.name, err)
 	}
 	return firings, nil
+}
+
+// what says what is lived: lives that are kept are those of the same.
+func (l *life) what() string {
+	text := fmt.Sprintln(l.seed, l.start, l.days, l.perDay, l.step, l.bumps)
+	for _, in := range l.incidents {
+		text += fmt.Sprintln(in.trouble, in.down, in.stale, in.rows, in.at, in.lasts)
+	}
+	return text
 }
 
 func reportOrdinary(out io.Writer, l *life, firings []firing) bool {

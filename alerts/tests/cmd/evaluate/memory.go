@@ -57,7 +57,7 @@ func (m *memory) append(name string, l labels.Labels, points []promql.FPoint, to
 // BLOCKED runs, are read over a week.
 func (m *memory) forget(now time.Time) {
 	for name, all := range m.byName {
-		keep := 4 * time.Hour
+		keep := 7 * time.Hour
 		for key, s := range all {
 			k := keep
 			if s.labels.Get("window") == "1h" || name == "edges:blocked:unattended" {
