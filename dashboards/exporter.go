@@ -38,6 +38,11 @@ func exporter() *board {
 	b.add(corrections().timeseries(8, 8, calm))
 	b.add(skipped().timeseries(8, 8, all(shaded, calm, namesOnly)))
 
+	b.section("Are schedules, callbacks and credits read?")
+	b.add(collectorsUp().states(8, 8))
+	b.add(collectorsAge().timeseries(8, 8, all(line, namesOnly, flat)))
+	b.add(collectorsSkipped().timeseries(8, 8, all(shaded, calm, namesOnly)))
+
 	b.section("How is the process?")
 	b.add(memory().timeseries(8, 8, nil))
 	b.add(cpu().timeseries(8, 8, shaded))
@@ -250,6 +255,45 @@ func skipped() panel {
 		title: "Skipped runs / min", about: "Runs that could not be understood, by reason; the log names each once. Good: 0.",
 		unit: unitCount, empty: "none skipped in this range",
 		queries: []query{{expr: "60 * sum by (reason) (" + rateOf("edges_skipped_runs_total") + ")", legend: "{{reason}}", step: fine}},
+	}
+}
+
+// notReading is for panels of the collectors beside the runs.
+const notReading = "every collector is switched off"
+
+func collectorsUp() panel {
+	return panel{
+		title: "Do the collectors beside the runs succeed?", about: "Whether what each collector reads could be read last time, by all chosen exporters that have it switched on. A collector that fails keeps its last numbers; the runs are not concerned. Good: ok; failing all the time is a plan or a key without access, and the log has the cause.",
+		unit: unitCount, empty: notReading, decimals: number(0),
+		steps:   thresholds(bad, step{1, good}),
+		queries: []query{{expr: "min by (collector) (" + where("edges_collector_up", ofWorkspace) + ")", legend: "{{collector}}", step: fine}},
+		overrides: []override{byRegexp(".*", property("mappings", words(map[string]any{
+			"0": map[string]any{"text": "failing", "color": bad, "index": 0},
+			"1": map[string]any{"text": "ok", "color": good, "index": 1},
+		})))},
+	}
+}
+
+func collectorsAge() panel {
+	return panel{
+		title: "How long ago were they last read?", about: "Time since each collector of each exporter last succeeded. Good: a minute or so for callbacks and schedules, 5 for credits; a small budget or a backfill makes it more.",
+		unit: unitSeconds, empty: notReading,
+		steps: thresholds(good, step{15 * 60, warning}),
+		queries: []query{{
+			expr:   "max by (" + perFollower + ", collector) (time() - " + where("edges_collector_last_success_timestamp_seconds", ofWorkspace) + ")",
+			legend: "{{collector}} " + followerLegend, step: fine,
+		}},
+		overrides: []override{
+			byRegexp("^schedules .*", stroke(neutral)...), byRegexp("^callbacks .*", stroke(strong, 10, 5)...), byRegexp("^credits .*", stroke(light, 2, 5)...),
+		},
+	}
+}
+
+func collectorsSkipped() panel {
+	return panel{
+		title: "Skipped rows beside the runs / min", about: "Schedules and callbacks that could not be understood, by reason; the log names each once. Good: 0.",
+		unit: unitCount, empty: "no schedules or callbacks are read",
+		queries: []query{{expr: "60 * sum by (collector, reason) (" + rateOf("edges_collector_skipped_rows_total") + ")", legend: "{{collector}} {{reason}}", step: fine}},
 	}
 }
 

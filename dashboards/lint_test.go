@@ -45,6 +45,8 @@ func TestRulesFindFaults(t *testing.T) {
 		{"rate over a fixed time", `[$__rate_interval]`, `[5m]`, "range"},
 		{"counter as it is", `increase(edges_run_transitions_total`, `max_over_time(edges_run_transitions_total`, "counter"},
 		{"replicas added up", `sum(max by (workspace, action, mode, status) (increase(`, `sum(sum by (workspace, action, mode, status) (increase(`, "replicas"},
+		{"replicas' credits added up", `max by (workspace) (edges_credits_left`, `sum by (workspace) (edges_credits_left`, "replicas"},
+		{"a schedule's unknown label", `max by (workspace, schedule, name, action)`, `max by (workspace, schedule, title, action)`, "title"},
 		{"shares of nothing", ` > 0)`, ` < 1e9)`, "denominator"},
 		{"unknown metric", `edges_run_outputs_total`, `edges_run_output_total`, "not exposed"},
 		{"unknown label", `sum by (status) (max by (workspace, action, mode, status)`, `sum by (state) (max by (workspace, action, mode, state)`, "state"},
@@ -299,9 +301,9 @@ func lintExpr(name, panelType, text string, d fileDashboard) (faults []string) {
 					fault("the buckets of %s are in no histogram_quantile", n.Name)
 				}
 			}
-			// What is counted of runs is the same in every exporter that
-			// follows the workspace, so it must not be added up over them.
-			if slices.Contains(m.labels, "action") {
+			// What is counted of a workspace is the same in every exporter that
+			// follows it, so it must not be added up over them.
+			if ofWorkspaceAlone(n.Name, m) {
 				if first := firstAggregation(path); first == nil || (first.Op != parser.MAX && first.Op != parser.MIN) ||
 					first.Without || slices.Contains(first.Grouping, "instance") {
 					fault("%s of several replicas is not taken once, by max or min", n.Name)
@@ -324,6 +326,14 @@ func lintExpr(name, panelType, text string, d fileDashboard) (faults []string) {
 		return nil
 	})
 	return faults
+}
+
+// ofWorkspaceAlone says whether a metric tells of a workspace, and not of the
+// exporter that follows it.
+func ofWorkspaceAlone(name string, m metric) bool {
+	return slices.Contains(m.labels, "action") || slices.ContainsFunc([]string{"edges_schedule", "edges_callback", "edges_credits"}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
 }
 
 // within names the function whose range the path's end is.
@@ -354,6 +364,8 @@ func positive(expr parser.Expr) bool {
 	switch e := expr.(type) {
 	case *parser.ParenExpr:
 		return positive(e.Expr)
+	case *parser.NumberLiteral:
+		return e.Val > 0
 	case *parser.BinaryExpr:
 		switch e.Op {
 		case parser.GTR:

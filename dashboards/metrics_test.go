@@ -1,8 +1,11 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
+
+	"github.com/edges-exporter/edges_exporter/collector"
 )
 
 // metric is what Prometheus has of one name.
@@ -11,42 +14,26 @@ type metric struct {
 	labels []string
 }
 
-// ofExporter are the metrics of the exporter that dashboards may ask for, with
-// the labels that it gives them. A test compares them with a running exporter.
-var ofExporter = map[string]metric{
-	"edges_runs":                                {"gauge", []string{"workspace", "action", "mode", "status"}},
-	"edges_runs_postponed":                      {"gauge", []string{"workspace", "action", "mode", "status"}},
-	"edges_run_oldest_timestamp_seconds":        {"gauge", []string{"workspace", "action", "mode", "status"}},
-	"edges_runs_created_total":                  {"counter", []string{"workspace", "action", "mode"}},
-	"edges_run_transitions_total":               {"counter", []string{"workspace", "action", "mode", "status"}},
-	"edges_run_errors_total":                    {"counter", []string{"workspace", "action", "mode", "status", "error"}},
-	"edges_run_outputs_total":                   {"counter", []string{"workspace", "action", "mode"}},
-	"edges_run_retries_total":                   {"counter", []string{"workspace", "action", "mode"}},
-	"edges_run_duration_seconds":                {"histogram", []string{"workspace", "action", "mode", "status"}},
-	"edges_run_queue_duration_seconds":          {"histogram", []string{"workspace", "action", "mode"}},
-	"edges_run_problem_timestamp_seconds":       {"gauge", []string{"workspace", "run_uid", "action", "mode", "status", "error"}},
-	"edges_up":                                  {"gauge", []string{"workspace"}},
-	"edges_poll_last_success_timestamp_seconds": {"gauge", []string{"workspace"}},
-	"edges_polls_total":                         {"counter", []string{"workspace", "result"}},
-	"edges_poll_duration_seconds":               {"histogram", []string{"workspace"}},
-	"edges_poll_watermark_timestamp_seconds":    {"gauge", []string{"workspace"}},
-	"edges_backfill_complete":                   {"gauge", []string{"workspace"}},
-	"edges_ledger_runs":                         {"gauge", []string{"workspace"}},
-	"edges_ledger_size_bytes":                   {"gauge", []string{"workspace"}},
-	"edges_skipped_runs_total":                  {"counter", []string{"workspace", "reason"}},
-	"edges_audit_corrections_total":             {"counter", []string{"workspace", "reason"}},
-	"edges_api_requests_total":                  {"counter", []string{"workspace", "endpoint", "code"}},
-	"edges_api_request_duration_seconds":        {"histogram", []string{"workspace", "endpoint"}},
-	"edges_api_budget_requests_per_minute":      {"gauge", []string{"workspace"}},
-	"edges_api_throttled_seconds_total":         {"counter", []string{"workspace"}},
-	"edges_exporter_build_info":                 {"gauge", []string{"version", "goversion"}},
-	"process_start_time_seconds":                {"gauge", nil},
-	"process_resident_memory_bytes":             {"gauge", nil},
-	"process_cpu_seconds_total":                 {"counter", nil},
-	"process_open_fds":                          {"gauge", nil},
-	"go_memstats_heap_inuse_bytes":              {"gauge", nil},
-	"go_goroutines":                             {"gauge", nil},
+// ofGo are the metrics that the exporter's process has besides.
+var ofGo = map[string]metric{
+	"edges_exporter_build_info":     {"gauge", []string{"version", "goversion"}},
+	"process_start_time_seconds":    {"gauge", nil},
+	"process_resident_memory_bytes": {"gauge", nil},
+	"process_cpu_seconds_total":     {"counter", nil},
+	"process_open_fds":              {"gauge", nil},
+	"go_memstats_heap_inuse_bytes":  {"gauge", nil},
+	"go_goroutines":                 {"gauge", nil},
 }
+
+// ofExporter are the metrics that dashboards may ask for, by the exporter's own
+// description. A test compares them with a running exporter.
+var ofExporter = func() map[string]metric {
+	out := maps.Clone(ofGo)
+	for _, m := range collector.Metrics() {
+		out[m.Name] = metric{m.Type, m.Labels}
+	}
+	return out
+}()
 
 // ofPrometheus are metrics that Prometheus adds by itself.
 var ofPrometheus = map[string]metric{

@@ -113,6 +113,9 @@ func each(b *timeseries.PanelBuilder) {
 // namesOnly leaves the numbers out of the legend.
 func namesOnly(b *timeseries.PanelBuilder) { b.Legend(legend().Calcs(nil)) }
 
+// flat leaves out the area under the lines.
+func flat(b *timeseries.PanelBuilder) { b.FillOpacity(0) }
+
 // shaded draws the series of a panel in shades of one colour.
 func shaded(b *timeseries.PanelBuilder) {
 	b.FillOpacity(0).ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdShades).FixedColor(neutral))

@@ -45,6 +45,8 @@ func runs() *board {
 	b.section("What comes in, what comes out?")
 	b.add(createdAndEnded().timeseries(12, 8, nil))
 	b.add(outputsPerMinute().timeseries(12, 8, in(neutral)))
+
+	beside(b)
 	return b
 }
 
@@ -216,12 +218,6 @@ func byActionTable(p panel, columns []column) panel {
 }
 
 func actionsTable() panel {
-	emphasis := func(color string) []dashboard.DynamicConfigValue {
-		return []dashboard.DynamicConfigValue{
-			property("custom.cellOptions", map[string]any{"type": "color-text"}),
-			property("thresholds", thresholds(plain, step{0.5, color})),
-		}
-	}
 	return byActionTable(panel{
 		title: "Which actions need a look?", about: "All chosen actions in this range, those with the most FAILED runs first; BLOCKED is how many are it now, p95 the duration that 19 of 20 successful runs stayed below. Success is as above. A click on an action opens its own dashboard. Good: FAILED and BLOCKED small beside Ended.",
 		unit: unitNumber, empty: noRuns, decimals: number(0),
@@ -232,6 +228,14 @@ func actionsTable() panel {
 		{"BLOCKED", now("action", where("edges_runs", ofRuns, status("BLOCKED"))), append(width(95), emphasis(colorOf("BLOCKED"))...)},
 		{"p95", quantile("0.95", "action", perStatus, durations(), whole, ""), append(width(85), duration()...)},
 	})
+}
+
+// emphasis colours numbers above 0.
+func emphasis(color string) []dashboard.DynamicConfigValue {
+	return []dashboard.DynamicConfigValue{
+		property("custom.cellOptions", map[string]any{"type": "color-text"}),
+		property("thresholds", thresholds(plain, step{0.5, color})),
+	}
 }
 
 func width(pixels int) []dashboard.DynamicConfigValue {
