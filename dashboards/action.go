@@ -137,9 +137,9 @@ func errorsTable() panel {
 			"renameByName":  map[string]string{"Value": "Times", "action": "Action", "status": "Status", "error": "Error"},
 		}}},
 		overrides: []override{
-			byName("Error", property("custom.minWidth", 145)),
+			byName("Error", property("custom.minWidth", errorWidth)),
 			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
-			byName("Action", property("custom.minWidth", 200)),
+			byName("Action", property("custom.minWidth", actionWidth)),
 			byName("Times", property("custom.width", 70)),
 			actionCell(),
 		},

@@ -10,9 +10,9 @@ import (
 // Texts for panels of what a collector beside the runs reads: it may be switched
 // off, and then nothing is known, which is not 0.
 const (
-	noSchedules = "no schedules, or not read"
-	noCallbacks = "no callbacks, or not read"
-	noCredits   = "no credits known, or not read"
+	noSchedules = "no schedules, or they are not read"
+	noCallbacks = "no callbacks, or they are not read"
+	noCredits   = "no credits, or they are not read"
 )
 
 const (
@@ -30,22 +30,19 @@ const lateAfter = "300"
 // beside shows what the exporter reads beside the runs.
 func beside(b *board) {
 	b.section("Schedules, callbacks and credits")
-	b.add(schedulesLate().stat(4, 4, single))
-	b.add(scheduledFailed().stat(4, 4, single))
-	b.add(callbacksFailing().stat(4, 4, single))
-	b.add(callbacksPending().stat(4, 4, couple))
-	b.add(creditsLeft().stat(4, 4, couple))
-	b.add(creditsForecastNow().stat(4, 4, couple))
+	b.add(schedulesNow().stat(8, 4, couple))
+	b.add(callbacksNow().stat(8, 4, couple))
+	b.add(creditsNow().stat(8, 4, couple))
 	b.add(schedulesTable().table(24, 9, "Late by", true))
-	b.add(schedulesByStatus().timeseries(8, 8, stacked))
-	b.add(scheduledRuns().timeseries(8, 8, stacked))
-	b.add(callbacksEnded().timeseries(8, 8, stacked))
-	b.add(callbacksFailingOverTime().timeseries(8, 8, in(bad)))
-	b.add(callbacksPendingOverTime().timeseries(8, 8, all(in(neutral), calm)))
-	b.add(callbacksOldest().timeseries(8, 8, all(in(neutral), namesOnly)))
-	b.add(creditsUsed().timeseries(8, 9, all(each, line)))
-	b.add(creditsForecast().timeseries(8, 9, all(each, line)))
-	b.add(creditsByAction().bars(8, 9, neutral))
+	b.add(schedulesByStatus().timeseries(12, 8, stacked))
+	b.add(scheduledRuns().timeseries(12, 8, stacked))
+	b.add(callbacksEnded().timeseries(12, 8, stacked))
+	b.add(callbacksFailing().timeseries(12, 8, all(in(bad), low)))
+	b.add(callbacksPending().timeseries(12, 7, all(in(neutral), calm)))
+	b.add(callbacksOldest().timeseries(12, 7, all(in(neutral), namesOnly)))
+	b.add(creditsUsed().timeseries(8, 10, all(shaded, line, calm)))
+	b.add(creditsForecast().timeseries(8, 10, all(shaded, line, calm)))
+	b.add(creditsByAction().bars(8, 10, neutral))
 }
 
 // lastRead is when a collector last succeeded. It has a value only where that
@@ -62,25 +59,28 @@ func late() string {
 		once(perSchedule, where("edges_schedule_next_run_timestamp_seconds", ofActions)) + "\n> " + lateAfter
 }
 
-func schedulesLate() panel {
-	return panel{
-		title: "Schedules late", about: "ACTIVE schedules whose next run was due more than 5 minutes before schedules were last read. Good: 0.",
-		unit: unitCount, empty: "not read", decimals: number(0),
-		steps:   thresholds(good, step{1, bad}),
-		queries: []query{{expr: "count(\n" + late() + "\n)\nor 0 * max(" + lastRead("schedules") + ")"}},
-	}
-}
-
 func scheduledEntries(statuses string) string {
 	return where("edges_schedule_runs_total", ofWorkspace, status(statuses))
 }
 
-func scheduledFailed() panel {
+// judgedBy gives one number of several its own thresholds. The panel's are
+// plain, so that a text for no data is neither good nor bad.
+func judgedBy(name string, t *dashboard.ThresholdsConfig, more ...dashboard.DynamicConfigValue) override {
+	return byName(name, append(more, property("thresholds", t))...)
+}
+
+func schedulesNow() panel {
 	return panel{
-		title: "Scheduled, FAILED", about: "How often runs that schedules started entered FAILED in this range, of all actions. Good: 0.",
-		unit: unitNumber, empty: "none, or not read", decimals: number(0),
-		steps:   thresholds(good, step{0.5, bad}),
-		queries: []query{{expr: total("", perScheduleStatus, scheduledEntries("FAILED"), "")}},
+		title: "Schedules", about: "Late are ACTIVE schedules whose next run was due more than 5 minutes before schedules were last read. FAILED is how often runs that schedules started, of all actions, entered it in this range. Good: 0.",
+		unit: unitNumber, empty: "not read", decimals: number(0),
+		queries: []query{
+			{expr: "count(\n" + late() + "\n)\nor 0 * max(" + lastRead("schedules") + ")", legend: "late"},
+			{expr: total("", perScheduleStatus, scheduledEntries("FAILED"), ""), legend: "FAILED"},
+		},
+		overrides: []override{
+			judgedBy("late", thresholds(good, step{1, bad})),
+			judgedBy("FAILED", thresholds(good, step{0.5, bad})),
+		},
 	}
 }
 
@@ -97,15 +97,6 @@ func callbackShare(over string) string {
 	return fmt.Sprintf("%s\n/\n(%s > 0)", part(status("FAILED")), part())
 }
 
-func callbacksFailing() panel {
-	return panel{
-		title: "Callbacks failing", about: "The share of the callbacks that ended in this range whose results could not be delivered. Good: 0 %.",
-		unit: unitShare, empty: "none, or not read", decimals: number(1),
-		steps:   thresholds(good, step{0.001, warning}, step{0.05, bad}),
-		queries: []query{{expr: callbackShare(whole)}},
-	}
-}
-
 // pendingAge is the age of the oldest callback that has not ended. A replica
 // that cannot read keeps an old one, so the younger is taken.
 func pendingAge() string {
@@ -116,16 +107,19 @@ func pendingNow() string {
 	return sumBy("", once("workspace", where("edges_callbacks_pending", ofWorkspace)))
 }
 
-func callbacksPending() panel {
+func callbacksNow() panel {
 	return panel{
-		title: "Callbacks pending", about: "Callbacks that have not ended, and the age of the oldest. Good: few, and minutes old at most.",
+		title: "Callbacks", about: "The share of the callbacks that ended in this range whose results could not be delivered; how many have not ended; and the age of the oldest of those. Good: 0 % failed, few pending, and minutes old at most.",
 		unit: unitNumber, empty: "not read", decimals: number(0),
 		queries: []query{
+			{expr: callbackShare(whole), legend: "failed"},
 			{expr: pendingNow(), legend: "pending"},
 			{expr: pendingAge(), legend: "oldest"},
 		},
-		overrides: []override{byName("oldest", property("unit", unitSeconds),
-			property("thresholds", thresholds(good, step{15 * 60, warning}, step{60 * 60, bad})))},
+		overrides: []override{
+			judgedBy("failed", thresholds(good, step{0.001, warning}, step{0.05, bad}), share()...),
+			judgedBy("oldest", thresholds(good, step{15 * 60, warning}, step{60 * 60, bad}), property("unit", unitSeconds)),
+		},
 	}
 }
 
@@ -133,19 +127,6 @@ func callbacksPending() panel {
 // exporters of the workspace.
 func credit(name string) string {
 	return once("workspace", where("edges_credits_"+name, ofWorkspace))
-}
-
-func creditsLeft() panel {
-	return panel{
-		title: "Credits left", about: "Credits that are left of the period's, in the workspace that has the smallest share left, and when its period ends; of several workspaces the one that ends first. Good: enough until then.",
-		unit: unitShare, empty: "not read", decimals: number(1),
-		steps: thresholds(bad, step{0.05, warning}, step{0.15, good}),
-		queries: []query{
-			{expr: "min(" + credit("left") + "\n/\n(" + credit("limit") + " > 0))", legend: "left"},
-			{expr: "min(" + credit("period_end_timestamp_seconds") + ") * 1000", legend: "period ends"},
-		},
-		overrides: []override{byName("period ends", property("unit", unitFromNow), property("thresholds", thresholds(plain)))},
-	}
 }
 
 // forecast is the share of a period's credits that will be used at its end, at
@@ -167,14 +148,20 @@ func paceOfDay() string {
 	return fmt.Sprintf("((%s - %s) >= 0) / 86400", credit("used"), once("workspace", where("edges_credits_used", ofWorkspace)+" offset 1d"))
 }
 
-func creditsForecastNow() panel {
+func creditsNow() panel {
+	faster := "((" + paceOfDay() + ") > " + paceSoFar() + " or " + paceSoFar() + ")"
 	return panel{
-		title: "Credits at period's end", about: "The share of the period's credits that will be used at its end, in the workspace that comes nearest to all: at the pace of the period so far, and at that of the last 24 hours once they are known. Good: below 100 %.",
-		unit: unitShare, empty: "not read", decimals: number(0),
-		steps: thresholds(good, step{0.9, warning}, step{1, bad}),
+		title: "Credits", about: "The share of the period's credits that is left; the days until the period ends; and the share that will be used by then, at the pace of the period so far or that of the last 24 hours, whichever is faster. Of several workspaces the worst of each. Good: a forecast below 100 %.",
+		unit: unitShare, empty: "not read", decimals: number(1),
 		queries: []query{
-			{expr: "max(" + forecast(paceSoFar()) + ")", legend: "as so far"},
-			{expr: "max(" + forecast(paceOfDay()) + ")", legend: "as last day"},
+			{expr: "min(" + credit("left") + "\n/\n(" + credit("limit") + " > 0))", legend: "left"},
+			{expr: "(max(" + credit("period_end_timestamp_seconds") + ") - time()) / 86400", legend: "days to go"},
+			{expr: "max(" + forecast(faster) + ")", legend: "forecast"},
+		},
+		overrides: []override{
+			judgedBy("left", thresholds(bad, step{0.05, warning}, step{0.15, good})),
+			byName("days to go", property("unit", unitCount)),
+			judgedBy("forecast", thresholds(good, step{0.9, warning}, step{1, bad})),
 		},
 	}
 }
@@ -189,13 +176,13 @@ func schedulesTable() panel {
 			"\n* on (workspace, schedule) group_left (name, action)\n(0 * topk by (workspace, schedule) (1, " + last + " or " + next + ") + 1)"
 	}
 	p := panel{
-		title: "Which schedules are late, which fail?", about: "ACTIVE and PAUSED schedules, those that missed their next run by more than 5 minutes first; up to 200 of a workspace. One without a next run is PAUSED, or Edges names none. Ended and FAILED are runs that it started, in this range. Good: nothing in Late by, and FAILED small beside Ended.",
+		title: "Which schedules are late, which fail?", about: "ACTIVE and PAUSED schedules, up to 200 of a workspace: those that missed their next run by more than 5 minutes first, then by their next run. One without is PAUSED, or Edges names none. Ended and FAILED are runs that it started, in this range. Good: nothing in Late by, and FAILED small beside Ended.",
 		unit: unitNumber, empty: noSchedules, decimals: number(0),
 		transforms: []dashboard.DataTransformerConfig{
 			{Id: "merge", Options: map[string]any{}},
 			{Id: "organize", Options: map[string]any{
 				"excludeByName": map[string]bool{"Time": true},
-				"indexByName":   map[string]int{"name": 0, "action": 1, "Value #A": 2, "Value #B": 3, "Value #C": 4, "Value #D": 5, "Value #E": 6, "schedule": 7, "workspace": 8},
+				"indexByName":   map[string]int{"action": 0, "Value #A": 1, "Value #B": 2, "Value #C": 3, "Value #D": 4, "Value #E": 5, "name": 6, "schedule": 7, "workspace": 8},
 				"renameByName": map[string]string{
 					"name": "Name", "action": "Action", "Value #A": "Next run", "Value #B": "Last run", "Value #C": "Late by",
 					"Value #D": "Ended", "Value #E": "FAILED", "schedule": "Schedule", "workspace": "Workspace",
@@ -203,12 +190,12 @@ func schedulesTable() panel {
 			}},
 		},
 		overrides: []override{
-			byName("Name", property("custom.minWidth", 150)),
-			byName("Action", property("custom.minWidth", 200)),
+			byName("Name", property("custom.minWidth", 170)),
+			byName("Action", property("custom.minWidth", actionWidth)),
 			byName("Next run", property("unit", unitFromNow), property("custom.width", 130), property("custom.align", "left")),
 			byName("Last run", property("unit", unitFromNow), property("custom.width", 130), property("custom.align", "left")),
-			byName("Late by", property("unit", unitSeconds), property("custom.width", 95),
-				property("custom.cellOptions", map[string]any{"type": "color-background", "mode": "basic"}), property("thresholds", thresholds(bad))),
+			byName("Late by", append(emphasis(bad), property("unit", unitSeconds), property("custom.width", 95),
+				property("mappings", words(map[string]any{"0": map[string]any{"text": "–", "index": 0}})))...),
 			byName("Ended", width(75)...),
 			byName("FAILED", append(width(80), emphasis(bad)...)...),
 			byName("Schedule", property("custom.width", 314)),
@@ -216,7 +203,7 @@ func schedulesTable() panel {
 			actionCell(),
 		},
 	}
-	for _, expr := range []string{next + " * 1000", last + " * 1000", late(), count(ended), count("FAILED")} {
+	for _, expr := range []string{"sort(" + next + ") * 1000", last + " * 1000", late() + "\nor 0 * " + next, count(ended), count("FAILED")} {
 		p.queries = append(p.queries, query{expr: expr, format: prometheus.PromQueryFormatTable})
 	}
 	return p
@@ -243,7 +230,7 @@ func scheduledRuns() panel {
 		unit: unitCount, empty: noSchedules,
 		queries: []query{{
 			expr:   "60 * " + perMinute("status", perScheduleStatus, scheduledEntries(ended+"|BLOCKED"), ""),
-			legend: "{{status}}", step: coarse,
+			legend: "{{status}}", step: rare,
 		}},
 		overrides: byStatus(),
 	}
@@ -265,18 +252,18 @@ func callbacksEnded() panel {
 	}
 }
 
-func callbacksFailingOverTime() panel {
+func callbacksFailing() panel {
 	return panel{
 		title: "What share of the callbacks fails?", about: "Callbacks that failed among those that ended. There is a gap where none ended. Good: 0 %.",
-		unit: unitShare, empty: noCallbacks, max: number(1),
+		unit: unitShare, empty: noCallbacks,
 		queries: []query{{expr: callbackShare(window), legend: "failed", step: coarse}},
 	}
 }
 
-func callbacksPendingOverTime() panel {
+func callbacksPending() panel {
 	return panel{
 		title: "How many callbacks are pending?", about: "Callbacks that have not ended. Good: few, and back to few after each batch.",
-		unit: unitCount, empty: "callbacks are not read", decimals: number(0),
+		unit: unitCount, empty: "not read", decimals: number(0),
 		queries: []query{{expr: pendingNow(), legend: "pending", step: fine}},
 	}
 }
@@ -284,7 +271,7 @@ func callbacksPendingOverTime() panel {
 func callbacksOldest() panel {
 	return panel{
 		title: "How old is the oldest pending callback?", about: "For how long the oldest callback that has not ended has been there; a gap where none was pending. Good: minutes. A line that climbs without end is a delivery that hangs.",
-		unit: unitSeconds, empty: "none pending, or not read",
+		unit: unitSeconds, empty: "none pending, or they are not read",
 		queries: []query{{expr: pendingAge(), legend: "oldest", step: fine}},
 	}
 }
@@ -300,7 +287,7 @@ func creditsUsed() panel {
 
 func creditsForecast() panel {
 	return panel{
-		title: "Will the credits last until the period's end?", about: "Forecast of the share of the credits that will be used when the period ends, at the pace of the period so far; dashed, at that of the last 24 hours. Good: below the dashed line at 100 %.",
+		title: "Will the credits last?", about: "Forecast of the share of the credits that will be used when the period ends, at the pace of the period so far; dashed, at that of the last 24 hours. Good: below the dashed line at 100 %.",
 		unit: unitShare, empty: noCredits,
 		steps: thresholds(plain, step{1, bad}),
 		queries: []query{
@@ -313,10 +300,10 @@ func creditsForecast() panel {
 
 func creditsByAction() panel {
 	return panel{
-		title: "What uses the credits?", about: "Credits that each action has used in the current period, whatever the range; the twelve with the most. Good: as you expect.",
+		title: "What uses the credits?", about: "Credits that each action has used in the current period, whatever the range; the eight with the most. Good: as you expect.",
 		unit: unitNumber, empty: noCredits, decimals: number(0), min: number(0),
 		queries: []query{{
-			expr:   "sort_desc(topk(12, " + sumBy("action", once("workspace, action", where("edges_credits_action_used", ofActions))) + "))",
+			expr:   "sort_desc(topk(8, " + sumBy("action", once("workspace, action", where("edges_credits_action_used", ofActions))) + "))",
 			legend: "{{action}}",
 		}},
 	}

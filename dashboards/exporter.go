@@ -276,7 +276,7 @@ func collectorsUp() panel {
 
 func collectorsAge() panel {
 	return panel{
-		title: "How long ago were they last read?", about: "Time since each collector of each exporter last succeeded. Good: a minute or so for callbacks and schedules, 5 for credits; a small budget or a backfill makes it more.",
+		title: "How long ago did collectors last succeed?", about: "Time since each collector of each exporter last succeeded. Good: a minute or so for callbacks and schedules, 5 for credits; a small budget or a backfill makes it more.",
 		unit: unitSeconds, empty: notReading,
 		steps: thresholds(good, step{15 * 60, warning}),
 		queries: []query{{
@@ -291,9 +291,9 @@ func collectorsAge() panel {
 
 func collectorsSkipped() panel {
 	return panel{
-		title: "Skipped rows beside the runs / min", about: "Schedules and callbacks that could not be understood, by reason; the log names each once. Good: 0.",
+		title: "Skipped rows beside the runs / min", about: "Schedules and callbacks that could not be understood; the log names each once, with the reason. Good: 0.",
 		unit: unitCount, empty: "no schedules or callbacks are read",
-		queries: []query{{expr: "60 * sum by (collector, reason) (" + rateOf("edges_collector_skipped_rows_total") + ")", legend: "{{collector}} {{reason}}", step: fine}},
+		queries: []query{{expr: "60 * sum by (collector) (" + rateOf("edges_collector_skipped_rows_total") + ")", legend: "{{collector}}", step: fine}},
 	}
 }
 

@@ -177,6 +177,7 @@ func (p *past) advance(t time.Time) {
 	}
 	for _, ws := range p.workspaces {
 		p.exporter(ws, t)
+		p.beside(ws, t, spike)
 	}
 	p.process(t)
 	for i, name := range []string{"EdgesRunsFailedSpike", "EdgesRunsBlockedSpike"} {
@@ -343,6 +344,59 @@ func (p *past) exporter(ws string, t time.Time) {
 	p.observe(requests, 0.18*math.Exp(0.5*p.random.NormFloat64()), apiBuckets, "edges_api_request_duration_seconds", with("endpoint", "runs")...)
 	p.set(15, "edges_api_budget_requests_per_minute", in...)
 	p.add(map[bool]float64{true: seconds * 0.7, false: 0}[reading], "edges_api_throttled_seconds_total", in...)
+}
+
+// beside is what an exporter reads beside the runs: 200 schedules, of which the
+// first misses its time in the spike, callbacks that fail more often in it, and
+// credits.
+func (p *past) beside(ws string, t time.Time, spike bool) {
+	in := []string{"workspace", ws}
+	with := func(more ...string) []string { return append(in[:len(in):len(in)], more...) }
+	now := float64(t.Unix())
+	for i := range 200 {
+		action, uid := p.actions[i%len(p.actions)], fmt.Sprintf("00000000-0000-4000-8000-%012d", i)
+		as := with("schedule", uid, "name", "every "+strconv.Itoa(5+i)+" minutes", "action", action)
+		every := 60 * float64(5+i)
+		last := math.Floor(now/every) * every
+		if i == 0 && spike {
+			last = float64(p.spikeAt.Unix())
+		}
+		p.set(last, "edges_schedule_last_run_timestamp_seconds", as...)
+		p.set(last+every, "edges_schedule_next_run_timestamp_seconds", as...)
+		for _, status := range append([]string{"CREATED", "SCHEDULED", "QUEUED", "RUNNING", "BLOCKED"}, endings...) {
+			ran := 0.0
+			if now-last < p.every.Seconds() && (status == "RUNNING" || status == "FAILED" && i%7 == 0 || status == "SUCCEEDED" && i%7 != 0) {
+				ran = 1
+			}
+			p.add(ran, "edges_schedule_runs_total", with("schedule", uid, "status", status)...)
+		}
+	}
+	for i, action := range p.actions {
+		for status, n := range map[string]float64{"ACTIVE": 25, "PAUSED": float64(i), "CANCELLED": 1, "COMPLETED": 2} {
+			p.set(n, "edges_schedules", with("action", action, "status", status)...)
+		}
+		p.set((now-float64(p.from.Unix()))*float64(1+i)/60, "edges_credits_action_used", with("action", action)...)
+	}
+	failed := math.Floor(p.random.Float64() * 1.05)
+	if spike {
+		failed += 4
+	}
+	p.add(math.Floor(10*p.random.Float64()), "edges_callbacks_total", with("status", "SUCCESS", "code", "200")...)
+	p.add(failed, "edges_callbacks_total", with("status", "FAILED", "code", "500")...)
+	p.add(math.Floor(failed/2), "edges_callbacks_total", with("status", "FAILED", "code", "none")...)
+	p.add(failed, "edges_callback_retries_total", in...)
+	p.set(math.Floor(20*p.random.Float64())+10*failed, "edges_callbacks_pending", in...)
+	p.set(now-60*(1+failed), "edges_callback_oldest_pending_timestamp_seconds", in...)
+	p.set(1e6, "edges_credits_limit", in...)
+	p.set(3e5+now-float64(p.from.Unix()), "edges_credits_used", in...)
+	p.set(7e5-now+float64(p.from.Unix()), "edges_credits_left", in...)
+	p.set(float64(p.to.Add(-10*24*time.Hour).Unix()), "edges_credits_period_start_timestamp_seconds", in...)
+	p.set(float64(p.to.Add(20*24*time.Hour).Unix()), "edges_credits_period_end_timestamp_seconds", in...)
+	for _, collector := range []string{"schedules", "callbacks", "credits"} {
+		p.set(1, "edges_collector_up", with("collector", collector)...)
+		p.set(now-20, "edges_collector_last_success_timestamp_seconds", with("collector", collector)...)
+		p.add(0, "edges_collector_skipped_rows_total", with("collector", collector, "reason", "bad_time")...)
+	}
 }
 
 // process is what the processes and Prometheus say; they restart in the middle.

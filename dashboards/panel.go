@@ -25,11 +25,12 @@ const (
 )
 
 // Steps below which a graph is not drawn finer. With the usual scrape interval
-// they make $__rate_interval 4 and 8 minutes: few runs a minute make shares and
-// quantiles of shorter stretches jump about.
+// they make $__rate_interval 4, 8 and 20 minutes: few runs a minute make shares and
+// quantiles of shorter stretches jump about, and schedules run seldom.
 const (
 	fine   = "1m"
 	coarse = "2m"
+	rare   = "5m"
 )
 
 // panel is what every panel has, whatever it draws.
@@ -101,6 +102,9 @@ func calm(b *timeseries.PanelBuilder) { b.AxisSoftMax(1) }
 
 // high begins the axis of a share where shares usually are.
 func high(b *timeseries.PanelBuilder) { b.AxisSoftMin(0.7).FillOpacity(0) }
+
+// low ends the axis of a share where shares usually are that should be 0.
+func low(b *timeseries.PanelBuilder) { b.AxisSoftMax(0.1) }
 
 // each gives every series a colour of its own, for as many as have no meaning to
 // share. The colours are those of the reader's theme, of which Grafana has some
@@ -184,6 +188,8 @@ func lastValue() *common.ReduceDataOptionsBuilder {
 // table shows one row for each series of the last moment, those with the most
 // or the least in a column first.
 func (p panel) table(wide, high uint32, sortBy string, most bool) (placed, error) {
+	// The text for no data is for a table without rows, not for every cell.
+	p.overrides = append([]override{byRegexp(".*", property("noValue", "–"))}, p.overrides...)
 	b := table.NewPanelBuilder().
 		ShowHeader(true).CellHeight(common.TableCellHeightSm).
 		SortBy([]cog.Builder[common.TableSortByFieldState]{
@@ -192,14 +198,15 @@ func (p panel) table(wide, high uint32, sortBy string, most bool) (placed, error
 	return p.finish(b, wide, high)
 }
 
-// bars compares series by one number each.
+// bars compares series by one number each. The names stand above the bars, so
+// that long ones are whole on a narrow page too.
 func (p panel) bars(wide, high uint32, color string) (placed, error) {
 	b := bargauge.NewPanelBuilder().
 		DisplayMode(common.BarGaugeDisplayModeBasic).ValueMode(common.BarGaugeValueModeText).
 		Orientation(common.VizOrientationHorizontal).
-		NamePlacement(common.BarGaugeNamePlacementLeft).ShowUnfilled(false).
-		Sizing(common.BarGaugeSizingManual).MinVizHeight(16).MaxVizHeight(24).
-		Text(common.NewVizTextDisplayOptionsBuilder().TitleSize(12).ValueSize(14)).
+		NamePlacement(common.BarGaugeNamePlacementTop).ShowUnfilled(false).
+		Sizing(common.BarGaugeSizingManual).MinVizHeight(30).MaxVizHeight(36).
+		Text(common.NewVizTextDisplayOptionsBuilder().TitleSize(12).ValueSize(13)).
 		ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdFixed).FixedColor(color)).
 		ReduceOptions(lastValue())
 	return p.finish(b, wide, high)

@@ -200,7 +200,7 @@ func byActionTable(p panel, columns []column) panel {
 	rename := map[string]string{"action": "Action"}
 	order := map[string]int{"action": 0}
 	exclude := map[string]bool{"Time": true}
-	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", 200)), actionCell())
+	p.overrides = append(p.overrides, byName("Action", property("custom.minWidth", actionWidth)), actionCell())
 	for i, c := range columns {
 		value := "Value #" + string(rune('A'+i))
 		rename[value] = c.name
@@ -222,11 +222,11 @@ func actionsTable() panel {
 		title: "Which actions need a look?", about: "All chosen actions in this range, those with the most FAILED runs first; BLOCKED is how many are it now, p95 the duration that 19 of 20 successful runs stayed below. Success is as above. A click on an action opens its own dashboard. Good: FAILED and BLOCKED small beside Ended.",
 		unit: unitNumber, empty: noRuns, decimals: number(0),
 	}, []column{
-		{"Ended", total("action", perStatus, transitions(ended), ""), width(75)},
-		{"Success", successShare("action", whole, ""), append(width(85), share()...)},
+		{"Ended", total("action", perStatus, transitions(ended), ""), width(65)},
+		{"Success", successShare("action", whole, ""), append(width(75), share()...)},
 		{"FAILED", total("action", perStatus, transitions("FAILED"), ""), append(width(80), emphasis(bad)...)},
-		{"BLOCKED", now("action", where("edges_runs", ofRuns, status("BLOCKED"))), append(width(95), emphasis(colorOf("BLOCKED"))...)},
-		{"p95", quantile("0.95", "action", perStatus, durations(), whole, ""), append(width(85), duration()...)},
+		{"BLOCKED", now("action", where("edges_runs", ofRuns, status("BLOCKED"))), append(width(90), emphasis(colorOf("BLOCKED"))...)},
+		{"p95", quantile("0.95", "action", perStatus, durations(), whole, ""), append(width(80), duration()...)},
 	})
 }
 
@@ -252,10 +252,10 @@ func duration() []dashboard.DynamicConfigValue {
 
 func errorTotals() panel {
 	return panel{
-		title: "Which errors?", about: "Entries into FAILED, BLOCKED, INVALID and PARTIAL_SUCCEEDED in this range by the label of the run's last error; none means that the run named no error. Good: an empty or familiar list.",
+		title: "Which errors?", about: "Entries into FAILED, BLOCKED, INVALID and PARTIAL_SUCCEEDED in this range by the label of the run's last error; the eight most frequent. none means that the run named no error. Good: an empty or familiar list.",
 		unit: unitNumber, empty: noneSeen, decimals: number(0), min: number(0),
 		queries: []query{{
-			expr:   "sort_desc(topk(12, " + total("error", perError, where("edges_run_errors_total", ofRuns), "") + " >= 0.5))",
+			expr:   "sort_desc(topk(8, " + total("error", perError, where("edges_run_errors_total", ofRuns), "") + " >= 0.5))",
 			legend: "{{error}}",
 		}},
 	}
@@ -277,8 +277,8 @@ func latestProblems() panel {
 		overrides: []override{
 			byName("When", property("unit", unitFromNow), property("custom.width", 140), property("custom.align", "left")),
 			byName("Status", property("custom.width", 165), property("custom.cellOptions", map[string]any{"type": "color-text"}), property("mappings", statusMappings())),
-			byName("Action", property("custom.minWidth", 200)),
-			byName("Error", property("custom.minWidth", 146)),
+			byName("Action", property("custom.minWidth", actionWidth)),
+			byName("Error", property("custom.minWidth", errorWidth)),
 			byName("Run", property("custom.width", 314)),
 			byName("Mode", property("custom.width", 100)),
 			byName("Workspace", property("custom.width", 110)),

@@ -51,6 +51,13 @@ const (
 	unitText    = "string"
 )
 
+// Columns are at least so wide, in pixels, that the longest names of Edges' own
+// fit: tables are scrolled sideways on a narrow page rather than cut.
+const (
+	actionWidth = 250
+	errorWidth  = 250
+)
+
 // override changes how the fields that match are shown.
 type override struct {
 	matcher    string
