@@ -12,7 +12,7 @@ import (
 const (
 	noSchedules = "no schedules, or they are not read"
 	noCallbacks = "no callbacks, or they are not read"
-	noCredits   = "no credits, or they are not read"
+	noUsage     = "no credits, or they are not read"
 )
 
 const (
@@ -263,7 +263,7 @@ func callbacksFailing() panel {
 func callbacksPending() panel {
 	return panel{
 		title: "How many callbacks are pending?", about: "Callbacks that have not ended. Good: few, and back to few after each batch.",
-		unit: unitCount, empty: "not read", decimals: number(0),
+		unit: unitCount, empty: "callbacks are not read", decimals: number(0),
 		queries: []query{{expr: pendingNow(), legend: "pending", step: fine}},
 	}
 }
@@ -279,7 +279,7 @@ func callbacksOldest() panel {
 func creditsUsed() panel {
 	return panel{
 		title: "How much of the credits is used?", about: "Credits used in the current period, of those that it has. It falls to 0 where a period begins. Good: below the dashed line until the period ends.",
-		unit: unitShare, empty: noCredits,
+		unit: unitShare, empty: noUsage,
 		steps:   thresholds(plain, step{1, bad}),
 		queries: []query{{expr: credit("used") + "\n/\n(" + credit("limit") + " > 0)", legend: "{{workspace}}", step: fine}},
 	}
@@ -288,7 +288,7 @@ func creditsUsed() panel {
 func creditsForecast() panel {
 	return panel{
 		title: "Will the credits last?", about: "Forecast of the share of the credits that will be used when the period ends, at the pace of the period so far; dashed, at that of the last 24 hours. Good: below the dashed line at 100 %.",
-		unit: unitShare, empty: noCredits,
+		unit: unitShare, empty: noUsage,
 		steps: thresholds(plain, step{1, bad}),
 		queries: []query{
 			{expr: forecast(paceSoFar()), legend: "{{workspace}}", step: fine},
@@ -301,7 +301,7 @@ func creditsForecast() panel {
 func creditsByAction() panel {
 	return panel{
 		title: "What uses the credits?", about: "Credits that each action has used in the current period, whatever the range; the eight with the most. Good: as you expect.",
-		unit: unitNumber, empty: noCredits, decimals: number(0), min: number(0),
+		unit: unitNumber, empty: noUsage, decimals: number(0), min: number(0),
 		queries: []query{{
 			expr:   "sort_desc(topk(8, " + sumBy("action", once("workspace, action", where("edges_credits_action_used", ofActions))) + "))",
 			legend: "{{action}}",

@@ -47,6 +47,8 @@ func TestRulesFindFaults(t *testing.T) {
 		{"replicas added up", `sum(max by (workspace, action, mode, status) (increase(`, `sum(sum by (workspace, action, mode, status) (increase(`, "replicas"},
 		{"replicas' credits added up", `max by (workspace) (edges_credits_left`, `sum by (workspace) (edges_credits_left`, "replicas"},
 		{"a schedule's unknown label", `max by (workspace, schedule, name, action)`, `max by (workspace, schedule, title, action)`, "title"},
+		{"silence of what is not read", `callbacks are not read`, `no callbacks`, "not be read"},
+		{"0 for what is not read", `or 0 * max(`, `or vector(0) * max(`, "not be read"},
 		{"shares of nothing", ` > 0)`, ` < 1e9)`, "denominator"},
 		{"unknown metric", `edges_run_outputs_total`, `edges_run_output_total`, "not exposed"},
 		{"unknown label", `sum by (status) (max by (workspace, action, mode, status)`, `sum by (state) (max by (workspace, action, mode, state)`, "state"},
@@ -254,9 +256,20 @@ func lintPanel(p filePanel, d fileDashboard) (faults []string) {
 			fault("query %s of a %s is not instant", q.RefID, p.Type)
 		}
 		faults = append(faults, lintExpr(name, p.Type, q.Expr, d)...)
+		if readBeside(q.Expr) && (!strings.HasSuffix(p.FieldConfig.Defaults.NoValue, "not read") || strings.Contains(q.Expr, "vector(0)")) {
+			fault("query %s of what may not be read at all: without data it says %q, or 0", q.RefID, p.FieldConfig.Defaults.NoValue)
+		}
 	}
 	return faults
 }
+
+// readBeside says whether an expression asks for what a collector reads that can
+// be switched off.
+func readBeside(expr string) bool {
+	return slices.ContainsFunc(besidePrefixes(), func(prefix string) bool { return strings.Contains(expr, prefix) })
+}
+
+func besidePrefixes() []string { return []string{"edges_schedule", "edges_callback", "edges_credits"} }
 
 // lintExpr looks at one expression of a panel or an annotation.
 func lintExpr(name, panelType, text string, d fileDashboard) (faults []string) {
@@ -331,7 +344,7 @@ func lintExpr(name, panelType, text string, d fileDashboard) (faults []string) {
 // ofWorkspaceAlone says whether a metric tells of a workspace, and not of the
 // exporter that follows it.
 func ofWorkspaceAlone(name string, m metric) bool {
-	return slices.Contains(m.labels, "action") || slices.ContainsFunc([]string{"edges_schedule", "edges_callback", "edges_credits"}, func(prefix string) bool {
+	return slices.Contains(m.labels, "action") || slices.ContainsFunc(besidePrefixes(), func(prefix string) bool {
 		return strings.HasPrefix(name, prefix)
 	})
 }
