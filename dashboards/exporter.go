@@ -263,7 +263,7 @@ const notReading = "every collector is switched off"
 
 func collectorsUp() panel {
 	return panel{
-		title: "Do the collectors beside the runs succeed?", about: "Whether what each collector reads could be read last time, by all chosen exporters that have it switched on. A collector that fails keeps its last numbers; the runs are not concerned. Good: ok; failing all the time is a plan or a key without access, and the log has the cause.",
+		title: "Do the collectors succeed?", about: "Whether what each collector beside the runs reads could be read last time, by all chosen exporters that have it switched on. A collector that fails keeps its last numbers; the runs are not concerned. Good: ok; failing all the time is a plan or a key without access, and the log has the cause.",
 		unit: unitCount, empty: notReading, decimals: number(0),
 		steps:   thresholds(bad, step{1, good}),
 		queries: []query{{expr: "min by (collector) (" + where("edges_collector_up", ofWorkspace) + ")", legend: "{{collector}}", step: fine}},
@@ -276,7 +276,7 @@ func collectorsUp() panel {
 
 func collectorsAge() panel {
 	return panel{
-		title: "How long ago did collectors last succeed?", about: "Time since each collector of each exporter last succeeded. Good: a minute or so for callbacks and schedules, 5 for credits; a small budget or a backfill makes it more.",
+		title: "How long since the last success?", about: "Time since each collector of each exporter last succeeded. Good: a minute or so for callbacks and schedules, 5 for credits; a small budget or a backfill makes it more.",
 		unit: unitSeconds, empty: notReading,
 		steps: thresholds(good, step{15 * 60, warning}),
 		queries: []query{{
