@@ -133,7 +133,7 @@ func errorsTable() panel {
 		}},
 		transforms: []dashboard.DataTransformerConfig{{Id: "organize", Options: map[string]any{
 			"excludeByName": map[string]bool{"Time": true},
-			"indexByName":   map[string]int{"Value": 0, "error": 1, "status": 2, "action": 3},
+			"indexByName":   map[string]int{"Value": 0, "error": 1, "action": 2, "status": 3},
 			"renameByName":  map[string]string{"Value": "Times", "action": "Action", "status": "Status", "error": "Error"},
 		}}},
 		overrides: []override{
