@@ -54,7 +54,7 @@ func incidents() []incident {
 		{name: "an account reaches its limit", trouble: "blocked:linkedin-connect-profile:error=LIMIT_REACHED", at: at(6, 9), lasts: 2 * hour, echo: 6 * hour, action: "linkedin-connect-profile", alerts: blocked},
 		{name: "a login is lost, one action", trouble: "blocked:linkedin-send-message:share=0.8", at: at(6, 16), lasts: hour, echo: 2 * hour, action: "linkedin-send-message", alerts: blocked},
 		{name: "nobody resumes the runs of a lost login", trouble: "blocked:linkedin-send-message", at: at(5, 15), lasts: 3 * hour, echo: 5 * hour, action: "linkedin-send-message", alerts: []string{"EdgesRunsBlockedNeedAction"}},
-		{name: "an integration refuses", trouble: "failed:hubspot-sync-contact:error=INTEGRATION_ERROR", at: at(11, 15), lasts: 3*hour, echo: hour, action: "hubspot-sync-contact", alerts: failed},
+		{name: "an integration refuses", trouble: "failed:hubspot-sync-contact:error=INTEGRATION_ERROR", at: at(11, 15), lasts: 3 * hour, echo: hour, action: "hubspot-sync-contact", alerts: failed},
 		{name: "launches with bad parameters", trouble: "invalid:company-enrich", at: at(7, 16), lasts: half, echo: hour, action: "company-enrich", alerts: []string{"EdgesRunsInvalidSpike"}},
 		{name: "the API is out", trouble: "outage", at: at(8, 3), lasts: 20 * time.Minute, echo: half, alerts: []string{"EdgesPollFailing"}},
 		{name: "the key is revoked", trouble: "revoked", at: at(8, 6), lasts: 20 * time.Minute, echo: half, alerts: []string{"EdgesAPIKeyRejected"}},
