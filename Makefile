@@ -65,6 +65,10 @@ tidy: ## Check that go.mod and go.sum are tidy
 lint: $(GOLANGCI_LINT) ## Run golangci-lint
 	@echo '--- golangci-lint'
 	$(GOLANGCI_LINT) run ./...
+	for module in $(NESTED); do
+		echo "--- golangci-lint in $$module"
+		(cd "$$module" && $(CURDIR)/$(GOLANGCI_LINT) run ./...)
+	done
 
 $(GOLANGCI_LINT):
 	@echo '--- golangci-lint $(GOLANGCI_LINT_VERSION) is built, once'

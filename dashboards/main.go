@@ -17,7 +17,7 @@ func main() {
 	}
 	if err := write(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "dashboards:", err)
-		os.Exit(1) //nolint:forbidigo // This is main.
+		os.Exit(1)
 	}
 }
 

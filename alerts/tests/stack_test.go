@@ -346,10 +346,10 @@ func newInbox(t *testing.T) *inbox {
 		if r.URL.Path != "/webhook" {
 			i.texts = append(i.texts, string(body))
 			if r.URL.Path == "/slack" {
-				io.WriteString(w, "ok") //nolint:errcheck // Alertmanager would try again
+				io.WriteString(w, "ok")
 			} else {
 				w.WriteHeader(http.StatusAccepted)
-				io.WriteString(w, `{"status":"success"}`) //nolint:errcheck // as above
+				io.WriteString(w, `{"status":"success"}`)
 			}
 			return
 		}

@@ -142,7 +142,7 @@ func (l *life) tick(ctx context.Context, now time.Time, w *simulator.Workspace, 
 		_ = c.Poll(ctx)
 	}
 	answer := httptest.NewRecorder()
-	handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	handler.ServeHTTP(answer, httptest.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil))
 	if answer.Code != http.StatusOK {
 		return fmt.Errorf("scrape: %d", answer.Code)
 	}

@@ -26,8 +26,9 @@ var errRules = errors.New("the rules did not do what they must")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "evaluate:", err)
 		os.Exit(1)
 	}
@@ -117,11 +118,12 @@ func (l *life) evaluate(ctx context.Context) ([]firing, error) {
 
 // what says what is lived: lives that are kept are those of the same.
 func (l *life) what() string {
-	text := fmt.Sprintln(l.seed, l.start, l.days, l.perDay, l.step, l.bumps)
+	var text strings.Builder
+	fmt.Fprintln(&text, l.seed, l.start, l.days, l.perDay, l.step, l.bumps)
 	for _, in := range l.incidents {
-		text += fmt.Sprintln(in.trouble, in.down, in.stale, in.rows, in.at, in.lasts)
+		fmt.Fprintln(&text, in.trouble, in.down, in.stale, in.rows, in.at, in.lasts)
 	}
-	return text
+	return text.String()
 }
 
 func reportOrdinary(out io.Writer, l *life, firings []firing) bool {
