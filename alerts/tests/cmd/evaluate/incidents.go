@@ -67,7 +67,7 @@ func incidents() []incident {
 		{name: "runs succeed but bring nothing", trouble: "empty:linkedin-extract-people", at: at(10, 16), lasts: 4 * hour, echo: hour, action: "linkedin-extract-people", alerts: []string{"EdgesNoOutputs"}},
 		{name: "the exporter is down", down: true, at: at(11, 2), lasts: 20 * time.Minute, echo: half, alerts: []string{"EdgesExporterDown"}},
 		{name: "the exporter stands still", stale: true, at: at(11, 5), lasts: 20 * time.Minute, echo: half, alerts: []string{"EdgesExporterBehind"}},
-		{name: "other programs use the limit up", trouble: "storm:share=0.4:retry-after=1s", at: at(11, 8), lasts: hour, echo: half, alerts: []string{"EdgesAPIThrottled"}},
+		{name: "other programs use the limit up", trouble: "storm:share=0.4", at: at(11, 8), lasts: hour, echo: half, alerts: []string{"EdgesAPIThrottled"}},
 		{name: "rows that nobody understands", rows: true, at: at(11, 12), lasts: 5 * time.Minute, echo: hour, alerts: []string{"EdgesRunsSkipped"}},
 		{name: "nearly everything fails", trouble: "failed:share=0.95", at: at(12, 9), lasts: 2 * hour, echo: 3 * hour, alerts: []string{"EdgesSuccessRatioBurn"}},
 		{name: "a rare action fails", trouble: "failed:linkedin-extract-group-members", at: at(16, 7), lasts: 12 * hour, echo: 5 * hour, action: "linkedin-extract-group-members", alerts: failed},

@@ -40,7 +40,7 @@ func (l *life) live(ctx context.Context, folder string) (err error) {
 	if err != nil {
 		return err
 	}
-	server := httptest.NewServer(w)
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.ServeHTTP(hurried{rw}, r) }))
 	defer server.Close()
 	client, err := edges.NewClient(edges.Config{
 		URL: server.URL + "/v1", Key: edges.FixedKey(simulator.DefaultAPIKey), Timeout: 30 * time.Second,
@@ -91,6 +91,19 @@ func (l *life) live(ctx context.Context, folder string) (err error) {
 	}
 	return nil
 }
+
+// hurried answers without asking for pauses: they would be in real time.
+type hurried struct{ http.ResponseWriter }
+
+// WriteHeader sends the headers but for those that ask for a pause.
+func (h hurried) WriteHeader(code int) {
+	h.Header().Del("Retry-After")
+	h.Header().Del("X-RateLimit-Remaining")
+	h.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap is for http.ResponseController.
+func (h hurried) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 func (l *life) workspace(clock simulator.Clock) (*simulator.Workspace, error) {
 	var troubles []simulator.Trouble
