@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,8 +20,12 @@ func TestEndToEnd(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, pace{
 		scale: 20, scrape: time.Second, runsPerDay: 900_000,
-		exporter: []string{"--poll.interval=1s", "--poll.overlap=2s", "--metrics.zero-hold=2s", "--edges.max-requests-per-minute=600"},
+		exporter:   []string{"--poll.interval=1s", "--poll.overlap=2s", "--metrics.zero-hold=2s", "--edges.max-requests-per-minute=6000"},
+		thresholds: map[string]string{"schedule_seconds": "5"},
 	})
+	const scheduled = "linkedin-visit-profile"
+	s.call(http.MethodPost, "/v1/actions/"+scheduled+"/run/schedule", `{"name": "New people, every minute", "cron": "* * * * *", "timezone": "UTC",
+		"inputs": [{"linkedin_profile_url": "https://www.linkedin.com/in/ada"}]}`, nil)
 
 	// Ordinary traffic brings no message: 40 s of it are 400 runs.
 	time.Sleep(40 * time.Second)
@@ -28,18 +33,25 @@ func TestEndToEnd(t *testing.T) {
 		t.Fatalf("ordinary traffic brought a message:\n%s", s.inbox)
 	}
 
+	// While the spikes come, a schedule misses its minute, and then runs again.
+	end := s.trouble("miss-schedule:" + scheduled)
 	s.spike("failed", "FAILED", "company-enrich", "EdgesRunsFailedSpike")
+	missed := map[string]string{"workspace": "e2e", "severity": "warning", "action": scheduled, "name": "New people, every minute"}
+	got, _ := s.messageAmong(s.inbox.everything, "EdgesScheduleMissed", "firing", missed)
+	s.judgeSchedule(got)
+	end()
 	s.spike("blocked", "BLOCKED", "email-find", "EdgesRunsBlockedSpike")
+	s.messageAmong(s.inbox.everything, "EdgesScheduleMissed", "resolved", missed)
 
 	s.inbox.forget()
-	end := s.trouble("outage:code=503")
+	end = s.trouble("outage:code=503")
 	s.message("EdgesPollFailing", "firing", map[string]string{"workspace": "e2e", "severity": "critical"})
 	end()
 	s.message("EdgesPollFailing", "resolved", nil)
 
 	s.inbox.forget()
 	end = s.trouble("revoked")
-	got, _ := s.message("EdgesAPIKeyRejected", "firing", map[string]string{"workspace": "e2e", "severity": "critical"})
+	got, _ = s.message("EdgesAPIKeyRejected", "firing", map[string]string{"workspace": "e2e", "severity": "critical"})
 	if d := got.Annotations["description"]; !strings.Contains(d, "401") {
 		t.Errorf("the message does not say what the API answered: %q", d)
 	}
@@ -61,7 +73,8 @@ func TestEndToEnd(t *testing.T) {
 
 	// The templates made readable texts of all that.
 	texts := strings.Join(s.inbox.rendered(), "\n")
-	for _, want := range []string{"EdgesRunsFailedSpike, company-enrich (workspace e2e)", "Resolved: ", "What to do: https://", "Dashboard: http://"} {
+	for _, want := range []string{"EdgesRunsFailedSpike, company-enrich (workspace e2e)", "Resolved: ", "What to do: https://", "Dashboard: http://",
+		"EdgesScheduleMissed, New people, every minute (workspace e2e)", "edges_exporter runs get ", "edges_exporter runs resume ", "edges_exporter schedules list --uid="} {
 		if !strings.Contains(texts, want) {
 			t.Errorf("no text holds %q in\n%s", want, texts)
 		}
@@ -125,6 +138,9 @@ func (s *stack) judge(got notice, at time.Time, action, status string, from time
 			t.Errorf("%s is named but did not become %s", u, status)
 		}
 	}
+	if written := s.follow(description); len(named) > 0 && !strings.Contains(written, named[0]) {
+		t.Errorf("the message's command does not show the run %s, but\n%s", named[0], written)
+	}
 	count, err := strconv.Atoi(regexp.MustCompile(`\d+`).FindString(description))
 	if err != nil || count < 3 || count > len(truth) {
 		t.Errorf("the message counts %d runs, in truth %d became %s", count, len(truth), status)
@@ -136,4 +152,25 @@ func (s *stack) judge(got notice, at time.Time, action, status string, from time
 	}
 	t.Logf("poll and scrape every %s: the message came %.1f s after the first %s run and %.1f s after the fifth", s.pace.scrape,
 		at.Sub(during[0].At).Seconds(), status, at.Sub(during[4].At).Seconds())
+}
+
+// judgeSchedule compares a message about a schedule with the truth.
+func (s *stack) judgeSchedule(got notice) {
+	t := s.t
+	t.Helper()
+	description := got.Annotations["description"]
+	t.Logf("message: %s", description)
+	var truth simulator.Truth
+	s.call(http.MethodGet, "/simulator/truth", "", &truth)
+	i := slices.IndexFunc(truth.Schedules, func(sc simulator.Schedule) bool { return sc.UID == got.Labels["schedule"] })
+	if i < 0 || truth.Schedules[i].Name != got.Labels["name"] {
+		t.Fatalf("the message is about a schedule that is not there: %v", got.Labels)
+	}
+	due := regexp.MustCompile(`due at ([-0-9]+ [:0-9]+) UTC`).FindStringSubmatch(description)
+	if due == nil || !slices.ContainsFunc(truth.Schedules[i].Missed, func(at time.Time) bool { return at.UTC().Format(time.DateTime) == due[1] }) {
+		t.Errorf("the message reads %q, in truth it missed %v", description, truth.Schedules[i].Missed)
+	}
+	if written := s.follow(description); !strings.Contains(written, got.Labels["schedule"]) {
+		t.Errorf("the message's command does not show the schedule, but\n%s", written)
+	}
 }

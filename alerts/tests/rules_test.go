@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -24,6 +26,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/edges-exporter/edges_exporter/collector"
+	"github.com/edges-exporter/edges_exporter/edges"
+	"github.com/edges-exporter/edges_exporter/edges/simulator"
 )
 
 const rulesFile = "../edges.rules.yml"
@@ -470,6 +474,88 @@ func checkPromQL(t *testing.T, name, page string) {
 				t.Errorf("the page of %s: %v", name, err)
 			}
 		}
+	}
+}
+
+// TestCommands runs every command of this project that a runbook or a message
+// names, on a simulated workspace.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	program, err := buildExporter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	workspace, err := simulator.New(simulator.Config{RunsPerDay: 20_000, HistoryRunsPerDay: 200, History: 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(workspace)
+	t.Cleanup(server.Close)
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "inputs.json"), []byte(`[{"full_name": "Ada Lovelace"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{"the rules": read(t, rulesFile)}
+	pages, err := filepath.Glob("../runbooks/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		texts[filepath.Base(page)] = read(t, page)
+	}
+	named := map[string]int{}
+	for where, text := range texts {
+		for _, command := range regexp.MustCompile("(?m)edges_exporter (?:runs|launch|schedules|check)\\b[^`\n]*").FindAllString(text, -1) {
+			// What a template fills in is left to what fills it in.
+			command, _, loop := strings.Cut(command, "{{ range")
+			command = regexp.MustCompile(`\{\{ end \}\}|;.*$`).ReplaceAllString(command, "")
+			if loop {
+				command += " UID UID"
+			}
+			command = regexp.MustCompile(`\{\{ (?:\$labels|\.Labels)\.action[^}]*\}\}`).ReplaceAllString(command, "ACTION")
+			command = regexp.MustCompile(`\{\{[^}]*\}\}`).ReplaceAllString(command, "UID")
+			named[strings.Join(strings.Fields(command)[1:min(3, len(strings.Fields(command)))], " ")]++
+			t.Run(where+"/"+command, func(t *testing.T) { runCommand(t, workspace, program, server.URL, folder, command) })
+		}
+	}
+	for _, want := range []string{"runs get", "runs list", "runs resume", "runs cancel", "schedules list", "launch ACTION", "check"} {
+		if named[want] == 0 {
+			t.Errorf("nothing names %q", want)
+		}
+	}
+}
+
+// runCommand fills a command in and runs it; what asks before it acts is given
+// its answer.
+func runCommand(t *testing.T, w *simulator.Workspace, program, url, folder, command string) {
+	t.Helper()
+	status := edges.StatusFailed
+	if strings.Contains(command, "runs resume") {
+		status = edges.StatusBlocked
+	} else if strings.Contains(command, "runs cancel") {
+		status = edges.StatusRunning
+	}
+	uid := ""
+	for _, r := range w.Truth().Runs {
+		if r.Status == status && r.Mode == edges.ModeAsync && r.FlowRunID == 0 {
+			uid = r.UID
+		}
+	}
+	if strings.Contains(command, "schedules list") {
+		uid = w.Schedules()[0].UID
+	}
+	if uid == "" {
+		t.Fatalf("the workspace has no run that is %s", status)
+	}
+	command = strings.NewReplacer("ACTION", "email-find", "UID", uid, "FILE", filepath.Join(folder, "inputs.json"), "URL", "https://hooks.example.com/a").Replace(command)
+	if last := command[strings.LastIndex(command, "edges_exporter"):]; regexp.MustCompile(`runs (resume|cancel)|launch `).MatchString(last) && !strings.Contains(last, "--yes") {
+		command += " --yes"
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "EDGES_API_KEY="+simulator.DefaultAPIKey,
+		"EDGES_EXPORTER_EDGES_URL="+url+"/v1", "EDGES_EXPORTER_EDGES_MAX_REQUESTS_PER_MINUTE=10000", "EDGES_EXPORTER_STORAGE_PATH="+folder)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", command, err, out)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +42,8 @@ type pace struct {
 	exporter []string
 	// runsPerDay is how busy the workspace is.
 	runsPerDay int
+	// thresholds are those that differ from the shipped ones.
+	thresholds map[string]string
 }
 
 // stack is everything from a workspace to a message: the simulated workspace,
@@ -112,7 +115,7 @@ func (s *stack) killExporter() {
 // prometheusConfig writes a configuration with the shipped rules.
 func (s *stack) prometheusConfig(alertmanager string) string {
 	rules := filepath.Join(s.folder, "edges.rules.yml")
-	s.write(rules, scaleRules(s.t, read(s.t, rulesFile), s.pace.scale))
+	s.write(rules, scaleRules(s.t, s.setThresholds(read(s.t, rulesFile)), s.pace.scale))
 	path := filepath.Join(s.folder, "prometheus.yml")
 	s.write(path, fmt.Sprintf(`
 global:
@@ -125,6 +128,18 @@ alerting:
 scrape_configs: [{job_name: anything, static_configs: [{targets: ["%[4]s"]}]}]
 `, s.pace.scrape, rules, alertmanager, s.exporter))
 	return path
+}
+
+// setThresholds edits the rules as their users do.
+func (s *stack) setThresholds(rules string) string {
+	for name, value := range s.pace.thresholds {
+		line := regexp.MustCompile(`(record: edges:threshold:` + name + `\n\s+expr: vector)\(.*\)`)
+		if !line.MatchString(rules) {
+			s.t.Fatalf("there is no threshold %s", name)
+		}
+		rules = line.ReplaceAllString(rules, "$1("+value+")")
+	}
+	return rules
 }
 
 // alertmanagerConfig writes the shipped configuration with our addresses: its
@@ -231,13 +246,14 @@ func (s *stack) call(method, path, body string, into any) {
 		s.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "text/plain")
+	req.Header.Set("X-API-Key", simulator.DefaultAPIKey)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
+	if err != nil || resp.StatusCode/100 != 2 {
 		s.t.Fatalf("%s %s: %s %v %s", method, path, resp.Status, err, text)
 	}
 	if into != nil {
@@ -293,10 +309,16 @@ func (s *stack) await(what string, done func() bool) {
 // the alert and when the message came.
 func (s *stack) message(alert, status string, labels map[string]string) (notice, time.Time) {
 	s.t.Helper()
+	return s.messageAmong(s.inbox.messages, alert, status, labels)
+}
+
+// messageAmong is message, but says which messages are looked at.
+func (s *stack) messageAmong(messages func() []message, alert, status string, labels map[string]string) (notice, time.Time) {
+	s.t.Helper()
 	var found notice
 	var at time.Time
 	s.await(status+" message of "+alert, func() bool {
-		for _, m := range s.inbox.messages() {
+		for _, m := range messages() {
 			for _, a := range m.Alerts {
 				if a.Labels["alertname"] != alert || a.Status != status {
 					continue
@@ -312,12 +334,32 @@ func (s *stack) message(alert, status string, labels map[string]string) (notice,
 	return found, at
 }
 
+// follow runs the commands that a message names and that only read, and
+// returns what they write.
+func (s *stack) follow(description string) string {
+	s.t.Helper()
+	var out strings.Builder
+	for _, command := range regexp.MustCompile(`edges_exporter (runs (get|list)|schedules list) .*`).FindAllString(description, -1) {
+		cmd := exec.CommandContext(s.t.Context(), "sh", "-c", command)
+		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(s.program)+":"+os.Getenv("PATH"),
+			"EDGES_API_KEY="+simulator.DefaultAPIKey, "EDGES_EXPORTER_EDGES_URL=http://"+s.api+"/v1")
+		written, err := cmd.CombinedOutput()
+		if err != nil {
+			s.t.Errorf("%s: %v\n%s", command, err, written)
+		}
+		out.Write(written)
+	}
+	return out.String()
+}
+
 // inbox receives every message.
 type inbox struct {
 	server *httptest.Server
 
-	mu    sync.Mutex
-	all   []message
+	mu  sync.Mutex
+	all []message
+	// old is how many of them were looked at.
+	old   int
 	texts []string
 }
 
@@ -363,17 +405,25 @@ func newInbox(t *testing.T) *inbox {
 	return i
 }
 
+// messages returns those since the last forget.
 func (i *inbox) messages() []message {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.all[i.old:])
+}
+
+// everything returns all messages.
+func (i *inbox) everything() []message {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return slices.Clone(i.all)
 }
 
-// forget drops the messages so far.
+// forget makes the messages so far old ones.
 func (i *inbox) forget() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.all = nil
+	i.old = len(i.all)
 }
 
 // rendered returns what Slack and PagerDuty got.
