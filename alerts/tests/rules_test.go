@@ -535,10 +535,10 @@ func runCommand(t *testing.T, w *simulator.Workspace, program, url, folder, comm
 	} else if strings.Contains(command, "runs cancel") {
 		status = edges.StatusRunning
 	}
-	uid := ""
+	uid, action := "", ""
 	for _, r := range w.Truth().Runs {
 		if r.Status == status && r.Mode == edges.ModeAsync && r.FlowRunID == 0 {
-			uid = r.UID
+			uid, action = r.UID, r.Action
 		}
 	}
 	if strings.Contains(command, "schedules list") {
@@ -547,7 +547,7 @@ func runCommand(t *testing.T, w *simulator.Workspace, program, url, folder, comm
 	if uid == "" {
 		t.Fatalf("the workspace has no run that is %s", status)
 	}
-	command = strings.NewReplacer("ACTION", "email-find", "UID", uid, "FILE", filepath.Join(folder, "inputs.json"), "URL", "https://hooks.example.com/a").Replace(command)
+	command = strings.NewReplacer("ACTION", action, "UID", uid, "FILE", filepath.Join(folder, "inputs.json"), "URL", "https://hooks.example.com/a").Replace(command)
 	if last := command[strings.LastIndex(command, "edges_exporter"):]; regexp.MustCompile(`runs (resume|cancel)|launch `).MatchString(last) && !strings.Contains(last, "--yes") {
 		command += " --yes"
 	}
