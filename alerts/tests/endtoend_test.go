@@ -73,8 +73,10 @@ func TestEndToEnd(t *testing.T) {
 
 	// The templates made readable texts of all that.
 	texts := strings.Join(s.inbox.rendered(), "\n")
-	for _, want := range []string{"EdgesRunsFailedSpike, company-enrich (workspace e2e)", "Resolved: ", "What to do: https://", "Dashboard: http://",
-		"EdgesScheduleMissed, New people, every minute (workspace e2e)", "edges_exporter runs get ", "edges_exporter runs resume ", "edges_exporter schedules list --uid="} {
+	for _, want := range []string{
+		"EdgesRunsFailedSpike, company-enrich (workspace e2e)", "EdgesScheduleMissed, New people, every minute (workspace e2e)", "Resolved: ",
+		"What to do: https://", "Dashboard: http://", "edges_exporter runs get ", "edges_exporter runs resume ", "edges_exporter schedules list --uid=",
+	} {
 		if !strings.Contains(texts, want) {
 			t.Errorf("no text holds %q in\n%s", want, texts)
 		}
