@@ -510,7 +510,7 @@ func TestCommands(t *testing.T) {
 			command, _, loop := strings.Cut(command, "{{ range")
 			command = regexp.MustCompile(`\{\{ end \}\}|;.*$`).ReplaceAllString(command, "")
 			if loop {
-				command += " UID UID"
+				command += strings.Repeat(" UID", 2)
 			}
 			command = regexp.MustCompile(`\{\{ (?:\$labels|\.Labels)\.action[^}]*\}\}`).ReplaceAllString(command, "ACTION")
 			command = regexp.MustCompile(`\{\{[^}]*\}\}`).ReplaceAllString(command, "UID")

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -161,10 +162,10 @@ func reportIncidents(out io.Writer, l *life, firings []firing) bool {
 				alert, after = f.alert+" ("+f.severity+")", f.from.Sub(from).Round(time.Minute).String()
 			}
 		}
-		if after == "" {
-			good = false
+		if alert == "**none**" {
+			good, after = false, " "
 		}
-		fmt.Fprintf(out, "| %s | %s | %s | %s |\n", in.name, l.day(from), alert, strings.TrimSuffix(after, "0s"))
+		fmt.Fprintf(out, "| %s | %s | %s | %s |\n", in.name, l.day(from), alert, cmp.Or(strings.TrimSuffix(after, "0s"), "at once"))
 	}
 	var others []string
 	for i, f := range firings {
