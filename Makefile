@@ -32,13 +32,14 @@ help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: test
-test: format vet tidy ## Check and prove everything
+test: format vet ## Check and prove everything
 	@$(MAKE) --jobs=2 --output-sync=target nested proofs
 
 # One after the other, beside the modules below.
 .PHONY: proofs
 proofs:
-	@$(MAKE) lint
+	@$(MAKE) tidy
+	$(MAKE) lint
 	$(MAKE) fuzz
 	$(MAKE) race
 

@@ -45,9 +45,9 @@ type rig struct {
 	web *httptest.Server
 	// scraper is a client of its own, so that its connections can be closed.
 	scraper *http.Client
-	// answering are the scrapes whose handler has not returned: what a scrape
-	// saw is noted after its last byte was sent.
-	answering sync.WaitGroup
+	// answering is held for reading by each scrape's handler until it returns:
+	// what a scrape saw is noted after its last byte was sent.
+	answering sync.RWMutex
 	log       *lines
 	// pages bounds how many list requests a poll may make; 0 is no bound.
 	pages int
@@ -97,8 +97,8 @@ func newRig(t testing.TB, changes ...func(*Config)) *rig {
 	}
 	own := prometheus.NewRegistry()
 	r.web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		r.answering.Add(1)
-		defer r.answering.Done()
+		r.answering.RLock()
+		defer r.answering.RUnlock()
 		r.c.Handler(own).ServeHTTP(w, q)
 	}))
 	r.open()
@@ -246,7 +246,8 @@ func (r *rig) get(method string, header ...string) (*http.Response, []byte) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.answering.Wait()
+	r.answering.Lock() // waits for the handlers
+	defer r.answering.Unlock()
 	return resp, body
 }
 
