@@ -31,7 +31,7 @@ build() {
 		echo "building $name $version" >&2
 		# GOFLAGS is cleared: -mod=mod or -race meant for the project
 		# must not reach another module's build.
-		(cd "$root/.tools" && GOFLAGS= GOBIN=$bin nice -n 10 go install -tags "$tags" "$module/cmd/$name@$version")
+		(cd "$root/.tools" && GOFLAGS= GOBIN=$bin go install -tags "$tags" "$module/cmd/$name@$version")
 		echo "$version" >"$bin/.$name.version"
 	done
 }
