@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -51,6 +52,9 @@ type rig struct {
 	log       *lines
 	// pages bounds how many list requests a poll may make; 0 is no bound.
 	pages int
+	// keys are the names in samples of the series that were read, by those on
+	// the page.
+	keys map[string]string
 	// shown is the highest value that each counter was shown with.
 	shown samples
 }
@@ -78,7 +82,7 @@ func (l *lines) String() string {
 func newRig(t testing.TB, changes ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{
-		t: t, srv: newServer(t), log: &lines{}, shown: samples{},
+		t: t, srv: newServer(t), log: &lines{}, keys: map[string]string{}, shown: samples{},
 		scraper: &http.Client{Transport: &http.Transport{DisableCompression: true}},
 	}
 	r.cfg = Config{
@@ -265,7 +269,7 @@ func (r *rig) scrape() samples {
 	if bytes.Contains(body, []byte(secret)) || bytes.Contains(body, []byte(apiKey)) {
 		r.t.Fatal("a secret is in the metrics")
 	}
-	out := parse(r.t, body)
+	out := r.read(body)
 	for k, v := range out {
 		name, _, _ := strings.Cut(k, "{")
 		monotonic := strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count") ||
@@ -286,6 +290,38 @@ func (r *rig) scrape() samples {
 		if _, ok := out[k]; !ok {
 			r.t.Errorf("%s is not shown any more", k)
 			delete(r.shown, k)
+		}
+	}
+	return out
+}
+
+// read reads a page of which most series were there before: only what is new is
+// left to the library, and then the whole page is too, to compare. Thousands of
+// pages are read, under the race detector.
+func (r *rig) read(page []byte) samples {
+	r.t.Helper()
+	out, news := make(samples, len(r.keys)), false
+	for line := range bytes.Lines(page) {
+		if line[0] == '#' {
+			continue
+		}
+		cut := bytes.LastIndexByte(line, ' ')
+		key, ok := r.keys[string(line[:cut])]
+		if !ok {
+			news = true
+			for key = range parse(r.t, line) {
+				r.keys[string(line[:cut])] = key
+			}
+		}
+		v, err := strconv.ParseFloat(string(bytes.TrimSpace(line[cut:])), 64)
+		if err != nil {
+			r.t.Fatalf("scrape: %v", err)
+		}
+		out[key] = v
+	}
+	if news {
+		if whole := parse(r.t, page); !maps.Equal(out, whole) {
+			r.t.Fatalf("read line by line, the page has %v, and as a whole %v", out, whole)
 		}
 	}
 	return out
@@ -321,6 +357,8 @@ func flatten(families map[string]*dto.MetricFamily) samples {
 				out[key("")] = m.Counter.GetValue()
 			case m.Gauge != nil:
 				out[key("")] = m.Gauge.GetValue()
+			case m.Untyped != nil: // a line on its own
+				out[key("")] = m.Untyped.GetValue()
 			case m.Histogram != nil:
 				out[key("_count")] = float64(m.Histogram.GetSampleCount())
 				out[key("_sum")] = m.Histogram.GetSampleSum()
