@@ -136,7 +136,7 @@ func TestQueriesOnALargeHistory(t *testing.T) {
 		from:       to.Add(-4 * time.Hour), to: to, every: 15 * time.Second,
 		perHour: 120, spikeAt: to.Add(-time.Hour), spikeFor: 30 * time.Minute,
 	}
-	for _, a := range []string{"extract-people", "search-people", "connect", "visit", "message", "extract-company", "search-company", "follow"} {
+	for _, a := range []string{"extract-people", "search-people", "connect", "visit", "message", "extract-company"} {
 		h.actions = append(h.actions, "linkedin-"+a)
 	}
 	series, err := h.write(t.Context(), dir)
@@ -146,6 +146,7 @@ func TestQueriesOnALargeHistory(t *testing.T) {
 	if series < 10_000 {
 		t.Fatalf("%d series, want 10,000", series)
 	}
+	t.Logf("%d series", series)
 	config := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(config, []byte("global: {scrape_interval: 15s}\n"), 0o600); err != nil {
 		t.Fatal(err)
