@@ -88,16 +88,21 @@ func reading() []map[string]any {
 	})
 }
 
+// succeeding words a value that is 1 after a success and 0 after a failure.
+func succeeding() []map[string]any {
+	return words(map[string]any{
+		"0": map[string]any{"text": "failing", "color": bad, "index": 0},
+		"1": map[string]any{"text": "ok", "color": good, "index": 1},
+	})
+}
+
 func pollsWell() panel {
 	return panel{
 		title: "Polls", about: "Whether the last poll of each chosen exporter succeeded. Good: ok.",
 		unit: unitCount, empty: notYet,
-		steps:   thresholds(bad, step{1, good}),
-		queries: []query{{expr: "min(" + where("edges_up", ofWorkspace) + ")", legend: "polls"}},
-		overrides: []override{byName("polls", property("mappings", words(map[string]any{
-			"0": map[string]any{"text": "failing", "color": bad, "index": 0},
-			"1": map[string]any{"text": "ok", "color": good, "index": 1},
-		})))},
+		steps:     thresholds(bad, step{1, good}),
+		queries:   []query{{expr: "min(" + where("edges_up", ofWorkspace) + ")", legend: "polls"}},
+		overrides: []override{byName("polls", property("mappings", succeeding()))},
 	}
 }
 
@@ -265,12 +270,9 @@ func collectorsUp() panel {
 	return panel{
 		title: "Do the collectors succeed?", about: "Whether what each collector beside the runs reads could be read last time, by all chosen exporters that have it switched on. A collector that fails keeps its last numbers; the runs are not concerned. Good: ok; failing all the time is a plan or a key without access, and the log has the cause.",
 		unit: unitCount, empty: notReading, decimals: number(0),
-		steps:   thresholds(bad, step{1, good}),
-		queries: []query{{expr: "min by (collector) (" + where("edges_collector_up", ofWorkspace) + ")", legend: "{{collector}}", step: fine}},
-		overrides: []override{byRegexp(".*", property("mappings", words(map[string]any{
-			"0": map[string]any{"text": "failing", "color": bad, "index": 0},
-			"1": map[string]any{"text": "ok", "color": good, "index": 1},
-		})))},
+		steps:     thresholds(bad, step{1, good}),
+		queries:   []query{{expr: "min by (collector) (" + where("edges_collector_up", ofWorkspace) + ")", legend: "{{collector}}", step: fine}},
+		overrides: []override{byRegexp(".*", property("mappings", succeeding()))},
 	}
 }
 
