@@ -696,6 +696,30 @@ func TestStoreWithoutBeside(t *testing.T) {
 	}
 }
 
+// What tells a short list from a short page is not booked in the page's place.
+func TestShortListOfCallbacks(t *testing.T) {
+	r, e := besideRig(t)
+	r.all()
+	r.restart()
+	const ended = 15
+	now := r.srv.advance(time.Minute)
+	for i := range ended {
+		e.callbacks = append(e.callbacks, callback(i, edges.CallbackSuccess, 200, now.Add(-time.Duration(i)*time.Second)))
+	}
+	r.poll()
+	got := 0
+	err := r.c.store.view(func(tx *bbolt.Tx) error {
+		got = tx.Bucket(bucketDelivered).Stats().KeyN
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != ended {
+		t.Errorf("the first poll took %d callbacks, want %d", got, ended)
+	}
+}
+
 // A store that has lost a callback which has not ended is damaged: its end would
 // be missed.
 func TestStoreWithoutACallback(t *testing.T) {

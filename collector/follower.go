@@ -353,6 +353,8 @@ func (f *follower) size(ctx context.Context, limit, offset, rows int) error {
 	if rows < limit {
 		f.answers++
 		answer, err := f.read(ctx, limit, rows/2)
+		// Nothing of it is booked: the latest number stays that of the page.
+		f.answers--
 		switch {
 		case errors.Is(err, edges.ErrTooLarge):
 			return nil
